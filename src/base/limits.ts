@@ -1,0 +1,27 @@
+/** Every queue, frame, path and cache has its limit here, by name. Each has a test that reaches it. */
+export const LIMITS = {
+  /** Bytes of a path below a volume's root. PATH_MAX, limits.h. */
+  pathBytes: 4096,
+  /** Bytes of one name. NAME_MAX, limits.h. */
+  nameBytes: 255,
+  /** Targets of one request. */
+  targetsPerRequest: 64,
+  /** Requests that wait for one key. */
+  waitersPerKey: 20_000,
+  /** Locks and waiting requests of one session. */
+  locksPerSession: 2_000_000,
+  /** Characters of an owner, a request id, a session id. */
+  idChars: 512,
+  /** Characters of a reason, a command line, a note. */
+  textChars: 1024,
+  /** Bytes of one HTTP body. */
+  bodyBytes: 64 * 1024,
+  /** Bytes of one frame of the session protocol. */
+  frameBytes: 4 * 1024 * 1024,
+  /** Sessions of one broker. */
+  sessions: 10_000,
+  /** Answers and pushes that may be queued, in bytes, for a client that does not read. */
+  outboxBytes: 64 * 1024 * 1024,
+  /** Events that the broker keeps. */
+  historyEvents: 100_000,
+} as const;
