@@ -1,0 +1,356 @@
+/**
+ * The session protocol: what a client and a broker say to each other over the WebSocket `/v1/session`.
+ * Pure types and constants; both sides import them.
+ *
+ * - A frame is JSON text: one message, or an array of messages. Both sides gather what one turn of their
+ *   event loop produced into one frame.
+ * - The client's messages carry `op` and a number `id`, which grows strictly over the life of the session.
+ *   Each is answered once, by a message with the same `id`: `{id, ok}` or `{id, error}`. The answer to an
+ *   acquire comes when it is granted or refused, which may be hours later. Answers go out after what they
+ *   say is durable.
+ * - Messages without `id` are pushes: see `Push`.
+ * - The first message must be `hello`.
+ * - **Exactly once.** The broker stores the greatest `id` that it has carried out of each session, together with
+ *   what it changed, and tells it in the welcome (`lastId`). After a reconnect the client repeats what was not
+ *   answered: an `acquire` always (the same `requestId` makes it harmless, and takes up its place in the
+ *   queue); anything else only when its `id` is above `lastId`, for below it was done and only the answer was lost.
+ * - Times are milliseconds of the broker's clock: Unix time, except that it never goes backwards.
+ * - Paths are `PathString`s (base/bytes.ts): bytes that are not UTF-8 travel as `"\udcXX"`.
+ */
+import type { ErrorCode } from '../base/errors.ts';
+import type { EndReason, Hold, Kind, Mode, ReleaseReason, Scope, Target, Who } from '../lock/types.ts';
+
+export type { EndReason, Hold, Kind, Mode, ReleaseReason, Scope, Target, Who };
+
+export const PROTOCOL = 1;
+export const SESSION_PATH = '/v1/session';
+/** The volume of paths that lie in no registered root or mount. */
+export const DEFAULT_VOLUME = 'default';
+/** The pseudo-session in which the locks of plain HTTP clients live; they have a lease each instead. */
+export const HTTP_SESSION = 'http';
+/** Prefix, inside the broker, of owners that came by HTTP. No session may use it. It is never shown. */
+export const HTTP_OWNER_PREFIX = 'http:';
+/** Names of the files in a state directory. */
+export const STATE_FILES = {
+  lock: 'broker.lock',
+  info: 'broker.json',
+  token: 'token',
+  socket: 'broker.sock',
+  database: 'broker.db',
+} as const;
+
+/** WebSocket close codes of ours (RFC 6455, 7.4.2: 4000 to 4999 are private). */
+export const CLOSE = {
+  replaced: 4001,
+  sessionLost: 4002,
+  tooSlow: 4003,
+  badMessage: 4004,
+  shutdown: 4005,
+} as const;
+
+/** Who opens a session, for people to read. */
+export interface ClientInfo {
+  /** `mount`, `hold`, `sdk`, `mcp`, `dashboard`, … */
+  readonly kind: string;
+  readonly pid?: number;
+  readonly host?: string;
+}
+
+// ---------------------------------------------------------------- what a client says
+
+export interface Hello {
+  readonly op: 'hello';
+  readonly id: number;
+  readonly protocol?: number;
+  /** A new session when false; else `session` and `secret` of the one to take up. */
+  readonly resume: boolean;
+  readonly session?: string;
+  readonly secret?: string;
+  readonly client: ClientInfo;
+}
+
+export interface Acquire {
+  readonly op: 'acquire';
+  readonly id: number;
+  /** Unique within the session. */
+  readonly requestId: string;
+  readonly owner: string;
+  readonly volume: string;
+  readonly kind: Kind;
+  readonly targets: readonly Target[];
+  /** 0 tries, null waits without limit; absent: the broker's default. */
+  readonly waitMs?: number | null;
+  readonly leaseMs?: number | null;
+  /** absent: the broker's default; null: never broken. */
+  readonly holdCapMs?: number | null;
+  readonly who?: Who;
+}
+
+/** Part of a resume: what the client believes that it holds and waits for. After the part with `last` the broker
+ * gives back what was not named; the answer (`Reasserted`) names what the broker does not have any more. */
+export interface Reassert {
+  readonly op: 'reassert';
+  readonly id: number;
+  readonly locks: readonly string[];
+  readonly requests: readonly string[];
+  readonly last: boolean;
+}
+
+export type ClientMessage =
+  | Hello
+  | { readonly op: 'renew'; readonly id: number }
+  | Acquire
+  | { readonly op: 'release'; readonly id: number; readonly lockId: string; readonly owner: string }
+  | { readonly op: 'cancel'; readonly id: number; readonly requestId: string }
+  | {
+      readonly op: 'heartbeat';
+      readonly id: number;
+      readonly lockId: string;
+      readonly owner: string;
+      readonly leaseMs?: number | null;
+    }
+  | {
+      readonly op: 'move';
+      readonly id: number;
+      readonly volume: string;
+      readonly from: string;
+      readonly to: string;
+      readonly tree: boolean;
+    }
+  | {
+      readonly op: 'exchange';
+      readonly id: number;
+      readonly volume: string;
+      readonly a: string;
+      readonly b: string;
+      readonly tree: boolean;
+    }
+  | {
+      readonly op: 'detach';
+      readonly id: number;
+      readonly volume: string;
+      readonly path: string;
+      readonly tree: boolean;
+    }
+  | { readonly op: 'add_target'; readonly id: number; readonly lockId: string; readonly target: Target }
+  | {
+      readonly op: 'retarget';
+      readonly id: number;
+      readonly requestId: string;
+      readonly targets: readonly Target[];
+    }
+  /** Ends a hold of anybody by force. */
+  | { readonly op: 'break'; readonly id: number; readonly lockId: string }
+  | Reassert
+  /** Ends the session: gives everything back. */
+  | { readonly op: 'end'; readonly id: number }
+  | { readonly op: 'status'; readonly id: number; readonly volume: string; readonly path: string }
+  | { readonly op: 'waits'; readonly id: number }
+  | { readonly op: 'volumes'; readonly id: number }
+  | {
+      readonly op: 'register_volume';
+      readonly id: number;
+      readonly root: string;
+      readonly mount?: string | null;
+      readonly dev: string;
+      readonly ino: string;
+    }
+  | {
+      readonly op: 'history';
+      readonly id: number;
+      readonly volume: string;
+      readonly path: string;
+      readonly limit?: number;
+    }
+  /** An event of the client's own (a pass without a lock, a refused stale write), for history and subscribers. */
+  | {
+      readonly op: 'note';
+      readonly id: number;
+      readonly volume: string;
+      readonly path: string;
+      readonly what: string;
+      readonly owner?: string;
+      readonly message?: string;
+      readonly who?: Who;
+    }
+  | { readonly op: 'subscribe'; readonly id: number; readonly volume?: string }
+  | { readonly op: 'unsubscribe'; readonly id: number };
+
+export type Op = ClientMessage['op'];
+
+// ---------------------------------------------------------------- what the broker says
+
+export interface Welcome {
+  readonly session: string;
+  readonly secret: string;
+  readonly ttlMs: number;
+  /** The broker started less than one TTL ago: returning sessions still reclaim. */
+  readonly grace: boolean;
+  readonly lastId: number;
+  readonly resumed: boolean;
+  readonly nowMs: number;
+  readonly brokerId: string;
+  readonly version: string;
+}
+
+/** Answer to an acquire. Together with the request it makes a `Hold`. */
+export interface Grant {
+  readonly lockId: string;
+  readonly token: number;
+  readonly ticket: number;
+  readonly count: number;
+  readonly grantedAtMs: number;
+  readonly coveredSinceMs: number;
+  readonly leaseExpiresAtMs: number | null;
+  /** The owner had it already; the count grew. */
+  readonly again: boolean;
+  readonly waited: boolean;
+}
+
+export interface WireError {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly details?: Readonly<Record<string, unknown>>;
+}
+
+export type Answer =
+  | { readonly id: number; readonly ok: unknown }
+  | { readonly id: number; readonly error: WireError };
+
+export interface Reasserted {
+  /** Of `locks`: what the broker does not have any more. */
+  readonly lost: readonly string[];
+}
+
+export interface Released {
+  /** The hold is gone; false: it has a count left. */
+  readonly gone: boolean;
+}
+
+/** Somebody in the way. */
+export interface Blocker {
+  readonly owner: string;
+  /** Holds it, or waits for it with an earlier ticket. */
+  readonly state: 'holds' | 'waits';
+  readonly path: string;
+  readonly mode: Mode;
+  readonly sinceMs: number;
+  readonly who?: Who;
+}
+
+export type Push =
+  /** An acquire did not get through at once. */
+  | {
+      readonly push: 'queued';
+      readonly requestId: string;
+      readonly ticket: number;
+      readonly blockers: readonly Blocker[];
+    }
+  /** A hold of this session ended other than by its own release. */
+  | { readonly push: 'lost'; readonly lockId: string; readonly reason: ReleaseReason }
+  /** A hold of this session changed in place: another client's move, a link. */
+  | { readonly push: 'session_lost'; readonly message: string }
+  | { readonly push: 'events'; readonly events: readonly GateEvent[] }
+  /** The subscriber read too slowly: so many events were left out here. */
+  | { readonly push: 'gap'; readonly missed: number };
+
+export type BrokerMessage = Answer | Push;
+
+// ---------------------------------------------------------------- shared by HTTP and session
+
+/** One line of history. */
+export interface GateEvent {
+  /** Grows by one with each event of this state directory. */
+  readonly seq: number;
+  /** Unix seconds, with a fraction. */
+  readonly time: number;
+  /** queued, granted, refused, released, renewed, moved, detached, attached, linked, session_started, session_resumed,
+   * session_ended, session_lost, volume_registered, broker_started, broker_slept, or a client's own `note`. */
+  readonly type: string;
+  readonly volume?: string;
+  readonly path?: string;
+  readonly mode?: Mode;
+  readonly scope?: Scope;
+  /** When the request had more than one target: all paths. */
+  readonly paths?: readonly string[];
+  readonly owner?: string;
+  readonly via?: 'http' | 'session';
+  readonly session?: string;
+  readonly lockId?: string;
+  readonly requestId?: string;
+  readonly token?: number;
+  readonly count?: number;
+  readonly reason?: string;
+  readonly message?: string;
+  /** Of a grant: how long it waited. */
+  readonly waitedMs?: number;
+  readonly who?: Who;
+}
+
+export interface VolumeInfo {
+  readonly id: string;
+  readonly root: string;
+  readonly mount: string | null;
+  /** Device and inode of the root, decimal. */
+  readonly dev: string;
+  readonly ino: string;
+  readonly registeredAtMs: number;
+}
+
+/** A hold as people see it: owner without the HTTP prefix. */
+export interface HoldInfo {
+  readonly lockId: string;
+  readonly volume: string;
+  readonly targets: readonly Target[];
+  readonly owner: string;
+  readonly via: 'http' | 'session';
+  readonly session: string;
+  readonly kind: Kind;
+  readonly token: number;
+  readonly ticket: number;
+  readonly count: number;
+  readonly grantedAtMs: number;
+  readonly coveredSinceMs: number;
+  readonly leaseExpiresAtMs: number | null;
+  readonly holdCapMs: number | null;
+  readonly detached: boolean;
+  readonly who?: Who;
+}
+
+export interface WaitInfo {
+  readonly requestId: string;
+  readonly volume: string;
+  readonly targets: readonly Target[];
+  readonly owner: string;
+  readonly via: 'http' | 'session';
+  readonly session: string;
+  readonly kind: Kind;
+  readonly ticket: number;
+  readonly arrivedAtMs: number;
+  readonly deadlineMs: number | null;
+  readonly blockers: readonly Blocker[];
+  readonly who?: Who;
+}
+
+export interface PathStatus {
+  readonly holds: readonly HoldInfo[];
+  /** In order of their tickets. */
+  readonly queue: readonly WaitInfo[];
+}
+
+/** `<state>/broker.json`, and the answer of `GET /v1/info` (which adds counts). */
+export interface BrokerInfo {
+  readonly pid: number;
+  /** Field 22 of /proc/PID/stat (proc_pid_stat(5)): with the pid it names one process for ever, within one boot. */
+  readonly startTime: string;
+  /** /proc/sys/kernel/random/boot_id. */
+  readonly bootId: string;
+  readonly url: string;
+  readonly host: string;
+  readonly port: number;
+  readonly socket: string;
+  readonly version: string;
+  /** Unix seconds. */
+  readonly startedAt: number;
+  readonly auth: 'token' | 'off';
+}

@@ -1,0 +1,71 @@
+/**
+ * What the broker must not forget, behind one interface, so that it can lie in SQLite, in memory (tests) or,
+ * one day, in a cluster.
+ *
+ * - Rows are written in guarded batches only: a batch carries the head (a number) that the writer believes in;
+ *   a store whose head differs refuses it whole with GateError `unavailable`, because somebody else has written.
+ *   There is no other write, and nothing is read between batches: the broker's memory is the truth that it loaded.
+ * - A row put and deleted in the same batch is never written.
+ * - Events are appended in chunks, one a batch, and the oldest are forgotten.
+ */
+import type { Hold, Waiter } from '../lock/types.ts';
+
+export interface SessionRow {
+  readonly id: string;
+  /** SHA-256 of the secret, hexadecimal. */
+  readonly secretHash: string;
+  readonly client: { readonly kind: string; readonly pid?: number; readonly host?: string };
+  readonly startedAtMs: number;
+  /** Greatest message id that was carried out. */
+  readonly lastId: number;
+}
+
+export interface VolumeRow {
+  readonly id: string;
+  readonly root: string;
+  readonly mount: string | null;
+  readonly dev: string;
+  readonly ino: string;
+  readonly registeredAtMs: number;
+}
+
+/** Tables and what a row of each is. `meta` holds the high-water marks. */
+export interface Tables {
+  hold: Hold;
+  waiter: Waiter;
+  session: SessionRow;
+  volume: VolumeRow;
+  meta: number;
+}
+export type TableName = keyof Tables;
+
+/** An event as the store sees it: a number that grows by one, and anything JSON can carry. */
+export interface StoredEvent {
+  readonly seq: number;
+}
+
+/** Changes gathered over one turn. Rows are read at commit: they must be plain data that nobody changes. */
+export interface Batch {
+  /** `fresh`: the store has no row of that key, so that a later delete in this batch cancels both. */
+  put<T extends TableName>(table: T, key: string, row: Tables[T], fresh?: boolean): void;
+  delete(table: TableName, key: string): void;
+  event(event: StoredEvent): void;
+  readonly empty: boolean;
+}
+
+export interface Store {
+  /** Grows by one with each batch. */
+  readonly head: number;
+  batch(): Batch;
+  /**
+   * Writes a batch, all or nothing. When it returns (or its promise resolves) the batch survives the death of this
+   * process; with `synced`, or durability `power`, power loss too.
+   * Throws GateError `unavailable` when the head is not the one that this store last saw, `internal` when the disk refuses.
+   */
+  commit(batch: Batch, options?: { readonly synced?: boolean }): Promise<void> | undefined;
+  /** All rows of a table. For the start: the broker keeps them in memory from then on. */
+  rows<T extends TableName>(table: T): Iterable<readonly [string, Tables[T]]>;
+  /** The latest events whose JSON contains `needle`, newest first. */
+  events(needle?: string): Iterable<StoredEvent>;
+  close(): void;
+}
