@@ -98,7 +98,13 @@ const acquireTimeoutMs = spec<number | null>({
 });
 
 export const BROKER_OPTIONS = {
-  host: spec({ flag: 'host', value: 'ADDRESS', help: 'address of the TCP port', parse: text, fallback: '127.0.0.1' }),
+  host: spec({
+    flag: 'host',
+    value: 'ADDRESS',
+    help: 'address of the TCP port',
+    parse: text,
+    fallback: '127.0.0.1',
+  }),
   port: spec<number | undefined>({
     flag: 'port',
     value: 'PORT',
@@ -132,7 +138,7 @@ export const BROKER_OPTIONS = {
     value: 'MS',
     help: 'lease of a lock taken over HTTP that names none',
     parse: milliseconds,
-    fallback: 60_000,
+    fallback: 30_000,
   }),
   maxHoldMs: spec<number | null>({
     flag: 'max-hold-ms',
@@ -148,12 +154,12 @@ export const BROKER_OPTIONS = {
     parse: integer(100, 3_600_000),
     fallback: 15_000,
   }),
-  durability: spec<'crash' | 'power'>({
+  durability: spec<'process' | 'power'>({
     flag: 'durability',
     value: 'LEVEL',
-    help: "what acknowledged locks survive: 'crash' of the broker, or loss of 'power' too",
-    parse: oneOf('crash', 'power'),
-    fallback: 'crash',
+    help: "what acknowledged locks survive: any death of the broker's 'process', or loss of 'power' too",
+    parse: oneOf('process', 'power'),
+    fallback: 'process',
   }),
   acquireTimeoutMs,
   logLevel,
@@ -220,7 +226,10 @@ export function addOptions(command: Command, ...tables: Table[]): Command {
         of.fallback === undefined || of.fallback === false || Array.isArray(of.fallback)
           ? ''
           : ` (default: ${of.fallback === null ? 'none' : String(of.fallback)})`;
-      command.option(`--${of.flag}${of.value ? ` <${of.value}>` : ''}`, `${of.help}${fallback} [${envName(of.flag)}]`);
+      command.option(
+        `--${of.flag}${of.value ? ` <${of.value}>` : ''}`,
+        `${of.help}${fallback} [${envName(of.flag)}]`,
+      );
     }
   return command;
 }
@@ -293,9 +302,11 @@ export function readConfig(path: string): Record<string, string> {
   const known = new Set([...Object.keys(BROKER_OPTIONS), ...Object.keys(MOUNT_OPTIONS)]);
   const config: Record<string, string> = {};
   for (const [key, value] of Object.entries(parsed)) {
-    if (!known.has(key)) throw usage(`${path}: there is no option '${key}'`, `It knows: ${[...known].sort().join(', ')}.`);
+    if (!known.has(key))
+      throw usage(`${path}: there is no option '${key}'`, `It knows: ${[...known].sort().join(', ')}.`);
     if (value === null) config[key] = 'none';
-    else if (Array.isArray(value) && value.every((item) => typeof item === 'string')) config[key] = value.join(',');
+    else if (Array.isArray(value) && value.every((item) => typeof item === 'string'))
+      config[key] = value.join(',');
     else if (['string', 'number', 'boolean'].includes(typeof value)) config[key] = String(value);
     else throw usage(`${path}: '${key}' must be text, a number, true or false, or a list of texts`);
   }

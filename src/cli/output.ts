@@ -38,6 +38,18 @@ export function printJson(value: unknown): void {
   write(1, `${JSON.stringify(value)}\n`);
 }
 
+/** Keys as in the HTTP API: `lockId` becomes `lock_id`. */
+export function snake(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(snake);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, item]) => [
+      key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`),
+      snake(item),
+    ]),
+  );
+}
+
 export function say(line: string): void {
   write(2, `${line}\n`);
 }
@@ -61,7 +73,8 @@ export function steps(context: Context, quiet = false): Steps {
 export function table(rows: readonly (readonly string[])[]): string {
   const shown = rows.map((row) => row.map(visible));
   const widths: number[] = [];
-  for (const row of shown) row.forEach((cell, i) => (widths[i] = Math.max(widths[i] ?? 0, cell.length)));
+  for (const row of shown)
+    for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, cell.length);
   return shown
     .map((row) =>
       row
@@ -88,7 +101,10 @@ export function report(error: unknown, json: boolean): number {
   const message = error instanceof Error ? error.message : String(error);
   const hint = known ? error.hint : (error as { hint?: string }).hint;
   const exit = known ? error.exit : 1;
-  if (json) printJson({ error: { message, hint, detail: known && error.detail.length ? error.detail : undefined, exit } });
+  if (json)
+    printJson({
+      error: { message, hint, detail: known && error.detail.length ? error.detail : undefined, exit },
+    });
   say(`gate: ${visible(message)}`);
   if (known) for (const line of error.detail) say(`    ${visible(line)}`);
   if (hint) say(visible(hint));

@@ -25,12 +25,22 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
   events: { summary: 'what happened, and what happens', load: () => import('./commands/events.ts') },
   history: { summary: 'what happened to a path', load: () => import('./commands/history.ts') },
   logs: { summary: "the views' and the broker's logs", load: () => import('./commands/logs.ts') },
-  doctor: { summary: 'what is missing on this machine, and how to get it', load: () => import('./commands/doctor.ts') },
+  doctor: {
+    summary: 'what is missing on this machine, and how to get it',
+    load: () => import('./commands/doctor.ts'),
+  },
   broker: { summary: 'run the broker alone, in the foreground', load: () => import('./commands/broker.ts') },
   mount: { summary: 'run one mount alone, in the foreground', load: () => import('./commands/mount.ts') },
   unmount: { summary: 'unmount a view by its mount point', load: () => import('./commands/unmount.ts') },
-  version: { summary: 'the version of Gate, Node and the kernel', load: () => import('./commands/version.ts') },
-  supervise: { summary: 'watch the broker and the mounts', load: () => import('./commands/supervise.ts'), hidden: true },
+  version: {
+    summary: 'the version of Gate, Node and the kernel',
+    load: () => import('./commands/version.ts'),
+  },
+  supervise: {
+    summary: 'watch the broker and the mounts',
+    load: () => import('./commands/supervise.ts'),
+    hidden: true,
+  },
 };
 
 /** The first argument that is not a flag of `gate` itself. */

@@ -1,0 +1,94 @@
+import { mkdirSync, readFileSync, statSync } from 'node:fs';
+import type { Command } from 'commander';
+import { createLogger } from '../../base/log.ts';
+import { startMount } from '../../mount/index.ts';
+import { CliError, type Context, usage } from '../context.ts';
+import { findBroker, resolved } from '../locate.ts';
+import { mountOf, VIEW_TYPE } from '../mounts.ts';
+import { addOptions, givenOptions, MOUNT_OPTIONS, readConfig, settingsOf } from '../options.ts';
+import { onSignals, tellReady } from '../service.ts';
+
+interface Flags extends Record<string, unknown> {
+  root?: string;
+  mount: string;
+  socket?: string;
+  brokerHost?: string;
+  brokerPort?: string;
+  tokenFile?: string;
+  stateDir?: string;
+  readyFd?: string;
+}
+
+export function register(command: Command, context: Context, finish: (status: number) => void): void {
+  command
+    .requiredOption('--root <DIR>', 'the folder that the view shows')
+    .option('--mount <DIR>', 'where to mount it', '/mnt/gate')
+    .option('--socket <FILE>', "the broker's Unix socket (default: the one of the state directory)")
+    .option('--broker-host <ADDRESS>', 'reach the broker over TCP instead [GATE_BROKER_HOST]')
+    .option('--broker-port <PORT>', 'its port (default: 8787) [GATE_BROKER_PORT]')
+    .option('--token-file <FILE>', 'file with the bearer token for TCP (default: <state>/token)')
+    .option('--state-dir <DIR>', 'whose broker to use [GATE_STATE_DIR]')
+    .option('--foreground', 'the only way it runs')
+    .option('--ready-fd <FD>', 'write one line of JSON there when it is mounted');
+  addOptions(command, MOUNT_OPTIONS).action(async (flags: Flags) => {
+    const root = checkDir(context, flags.root ?? '', 'root');
+    const mountPoint = resolved(context, flags.mount);
+    const covering = mountOf(root);
+    if (covering?.type === VIEW_TYPE)
+      throw new CliError(`${root} lies inside the view mounted on ${covering.mountPoint}`);
+    if (flags.mount === '/mnt/gate') mkdirSync(mountPoint, { recursive: true });
+    const broker = await brokerFor(context, flags);
+    const given = givenOptions(MOUNT_OPTIONS, flags, context.env, broker.config);
+    const settings = settingsOf(MOUNT_OPTIONS, given);
+    const log = createLogger('mount', settings.logLevel, context.stderrIsTerminal);
+    const running = await startMount({ root, mountPoint, ...broker.address, ...settings, inPlace: false });
+    onSignals((signal) => {
+      log.info(`${signal}: unmounting`);
+      running.unmount().catch((error: Error) => {
+        log.error(`cannot unmount: ${error.message}`);
+        process.exit(1);
+      });
+    });
+    log.info(`${root} is mounted on ${running.mountPoint}`, { volume: running.volume });
+    tellReady(flags.readyFd, { mount: running.mountPoint, volume: running.volume });
+    await running.unmounted;
+    log.info(`${running.mountPoint} is unmounted`);
+    finish(0);
+    // Whatever handle the reactor left must not keep an unmounted view's process.
+    process.exit(0);
+  });
+}
+
+function checkDir(context: Context, path: string, what: string): string {
+  const dir = resolved(context, path);
+  const state = statSync(dir, { throwIfNoEntry: false });
+  if (!state) throw new CliError(`the ${what} ${dir} does not exist`);
+  if (!state.isDirectory()) throw new CliError(`the ${what} ${dir} is not a directory`);
+  return dir;
+}
+
+interface BrokerFor {
+  readonly address: { brokerSocket: string } | { brokerUrl: string; token: string | undefined };
+  readonly config: Record<string, string>;
+}
+
+/** Where the broker is: a socket, an address, or the state directory's. */
+async function brokerFor(context: Context, flags: Flags): Promise<BrokerFor> {
+  if (flags.socket) return { address: { brokerSocket: resolved(context, flags.socket) }, config: {} };
+  const host = flags.brokerHost ?? (context.env.GATE_BROKER_HOST || undefined);
+  const port = flags.brokerPort ?? (context.env.GATE_BROKER_PORT || undefined);
+  if (host === undefined && port === undefined) {
+    const { files, info } = await findBroker(context, flags.stateDir);
+    return { address: { brokerSocket: info.socket }, config: readConfig(files.config) };
+  }
+  if (port !== undefined && !(/^\d+$/.test(port) && Number(port) < 65_536))
+    throw usage(`--broker-port: '${port}' is not a port`);
+  const name = host ?? '127.0.0.1';
+  const brokerUrl = `http://${name.includes(':') ? `[${name}]` : name}:${port ?? 8787}`;
+  if (!flags.tokenFile) return { address: { brokerUrl, token: undefined }, config: {} };
+  try {
+    return { address: { brokerUrl, token: readFileSync(flags.tokenFile, 'utf8').trim() }, config: {} };
+  } catch (error) {
+    throw new CliError(`the token file cannot be read: ${(error as Error).message}`);
+  }
+}
