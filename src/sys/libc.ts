@@ -4,7 +4,7 @@
  * koffi keeps `errno` for us: it reads it on the calling thread, so it must be asked right after the call
  * with no other FFI call between. That is `result()`, and why an *async* call cannot have its errno this way.
  */
-import koffi, { type KoffiFunction } from 'koffi';
+import koffi from 'koffi';
 import { encodePath, type PathString } from '../base/bytes.ts';
 import { ENOSYS } from './errno.ts';
 
@@ -27,7 +27,7 @@ export const SYSCALLS = {
   fchmodat2: [452, 452],
 } as const satisfies Record<string, readonly [number, number]>;
 
-export type LibcFunction = KoffiFunction;
+export type LibcFunction = ReturnType<typeof libc.func>;
 
 function absent(): number {
   koffi.errno(ENOSYS);
