@@ -97,13 +97,30 @@ export type Effect =
   /** The request waits. */
   | { readonly type: 'queued'; readonly waiter: Waiter; readonly blockers: readonly string[] }
   /** A new hold, or an old one with one count more (`again`). Also the answer to a repeated request id. */
-  | { readonly type: 'granted'; readonly hold: Hold; readonly requestId: string; readonly waited: boolean; readonly again: boolean }
+  | {
+      readonly type: 'granted';
+      readonly hold: Hold;
+      readonly requestId: string;
+      readonly waited: boolean;
+      readonly again: boolean;
+    }
   /** A waiting or new request ended without a grant. */
-  | { readonly type: 'refused'; readonly request: AcquireRequest; readonly ticket: number | null; readonly reason: EndReason; readonly message: string; readonly cycle?: readonly string[] }
+  | {
+      readonly type: 'refused';
+      readonly request: AcquireRequest;
+      readonly ticket: number | null;
+      readonly reason: EndReason;
+      readonly message: string;
+      readonly cycle?: readonly string[];
+    }
   /** A hold is gone (count 0) or has one count less (`hold.count` > 0). */
   | { readonly type: 'released'; readonly hold: Hold; readonly reason: ReleaseReason; readonly gone: boolean }
   /** A hold or waiter changed in place (lease, move, detach, retarget, new target): store it again. */
-  | { readonly type: 'hold_changed'; readonly hold: Hold; readonly why: 'renewed' | 'moved' | 'detached' | 'attached' | 'linked' }
+  | {
+      readonly type: 'hold_changed';
+      readonly hold: Hold;
+      readonly why: 'renewed' | 'moved' | 'detached' | 'attached' | 'linked';
+    }
   | { readonly type: 'waiter_changed'; readonly waiter: Waiter };
 
 export type Command =
@@ -112,7 +129,12 @@ export type Command =
   | { readonly type: 'release'; readonly lockId: string; readonly owner: string; readonly session?: string }
   /** Ends a waiting request; when it was granted in the meantime, gives that grant back. */
   | { readonly type: 'cancel'; readonly requestId: string; readonly session: string }
-  | { readonly type: 'heartbeat'; readonly lockId: string; readonly owner: string; readonly leaseMs?: number | null }
+  | {
+      readonly type: 'heartbeat';
+      readonly lockId: string;
+      readonly owner: string;
+      readonly leaseMs?: number | null;
+    }
   /** Ends every hold and every waiter of a session. */
   | { readonly type: 'end_session'; readonly session: string; readonly reason: 'released' | 'session_lost' }
   /** Ends a hold by force, whatever its count. */
@@ -121,15 +143,32 @@ export type Command =
    * Handle holds on `from` (and below it, when `tree`) follow their inodes to `to`; handle holds that stood on `to`
    * are detached. Name holds and waiters stay. Done inside a grant of replace or write on both names.
    */
-  | { readonly type: 'move'; readonly volume: string; readonly from: string; readonly to: string; readonly tree: boolean }
+  | {
+      readonly type: 'move';
+      readonly volume: string;
+      readonly from: string;
+      readonly to: string;
+      readonly tree: boolean;
+    }
   /** Handle holds on the two names (and below, when `tree`) change places. */
-  | { readonly type: 'exchange'; readonly volume: string; readonly a: string; readonly b: string; readonly tree: boolean }
+  | {
+      readonly type: 'exchange';
+      readonly volume: string;
+      readonly a: string;
+      readonly b: string;
+      readonly tree: boolean;
+    }
   /** Handle holds on `path` (and below it, when `tree`) guard nothing any more. */
   | { readonly type: 'detach'; readonly volume: string; readonly path: string; readonly tree: boolean }
   /** Adds a target to a hold (an inode got a further name, or a nameless one a name). Clears `detached`. */
   | { readonly type: 'add_target'; readonly lockId: string; readonly target: Target }
   /** Replaces a waiting request's targets, keeping its ticket. */
-  | { readonly type: 'retarget'; readonly requestId: string; readonly session: string; readonly targets: readonly Target[] }
+  | {
+      readonly type: 'retarget';
+      readonly requestId: string;
+      readonly session: string;
+      readonly targets: readonly Target[];
+    }
   /** Time passed: ends wait limits and leases, breaks holds past their cap for those who wait. */
   | { readonly type: 'tick' };
 

@@ -1,0 +1,374 @@
+import { CONFLICTS } from './conflict.ts';
+import { parentOf } from './paths.ts';
+import { SortedQueue } from './sorted.ts';
+import type { Entry, Owner } from './state.ts';
+
+/**
+ * The index of one volume: a node for each path that has entries at it or below it, and nothing else.
+ *
+ * A *facet* is one sort of entry: 0 to 3 the held ones of each class, 4 to 7 the waiting ones. For each facet a
+ * node lists the children with such an entry somewhere below, so that a tree target finds what is in its way
+ * without looking at what is not.
+ */
+const WAITING = 4;
+const FACETS = 8;
+
+/** The entries of one scope at one node: four lists of holds, four queues of waiters. */
+class Bucket {
+  readonly held: (Entry[] | null)[] = [null, null, null, null];
+  queues: (SortedQueue<Entry> | null)[] | null = null;
+
+  isEmpty(facet: number): boolean {
+    if (facet < WAITING) return (this.held[facet]?.length ?? 0) === 0;
+    return (this.queues?.[facet - WAITING]?.size ?? 0) === 0;
+  }
+}
+
+/** The owner of every held entry at a node and below, or MIXED; MIXED may be out of date. */
+const MIXED = Symbol('mixed');
+
+export class Node {
+  readonly path: string;
+  readonly parent: Node | null;
+  file: Bucket | null = null;
+  tree: Bucket | null = null;
+  children: (Node[] | null)[] | null = null;
+  /** One bit a facet, set when an entry of it is here or below. */
+  facets = 0;
+  /** Place in the parent's `children`, facet by facet. */
+  readonly places: number[];
+  sole: Owner | typeof MIXED | null = null;
+  /** No waiter here or below has an effective ticket under this one. May be too low, never too high. */
+  lowestWaiting = Number.POSITIVE_INFINITY;
+  waiters = 0;
+
+  constructor(path: string, parent: Node | null) {
+    this.path = path;
+    this.parent = parent;
+    this.places = [0, 0, 0, 0, 0, 0, 0, 0];
+  }
+
+  isEmpty(facet: number): boolean {
+    return (
+      (this.file === null || this.file.isEmpty(facet)) &&
+      (this.tree === null || this.tree.isEmpty(facet)) &&
+      (this.children?.[facet]?.length ?? 0) === 0
+    );
+  }
+}
+
+export interface Wanted {
+  readonly held?: boolean;
+  readonly waitingAfter?: number;
+  readonly waitingBefore?: number;
+}
+
+export class Tree {
+  readonly #nodes = new Map<string, Node>();
+  readonly #work: { visited: number };
+
+  constructor(work: { visited: number }) {
+    this.#work = work;
+    this.#nodes.set('', new Node('', null));
+  }
+
+  get size(): number {
+    return this.#nodes.size;
+  }
+
+  get isEmpty(): boolean {
+    return this.#nodes.size === 1 && this.#nodes.get('')!.facets === 0;
+  }
+
+  /** The node of a path, made when it is not there. Who adds nothing to it must `prune` it. */
+  open(path: string): Node {
+    let node = this.#nodes.get(path);
+    if (node === undefined) {
+      node = new Node(path, this.open(parentOf(path)));
+      this.#nodes.set(path, node);
+    }
+    return node;
+  }
+
+  waitersAt(path: string): number {
+    return this.#nodes.get(path)?.waiters ?? 0;
+  }
+
+  /** Forgets a node, and the directories above it, that have nothing in them. */
+  prune(from: Node): void {
+    for (let node = from; node.parent !== null && node.facets === 0; node = node.parent) {
+      if (this.#nodes.get(node.path) !== node) return;
+      this.#nodes.delete(node.path);
+    }
+  }
+
+  addHeld(entry: Entry): void {
+    const bucket = bucketOf(entry);
+    const list = bucket.held[entry.class];
+    if (list) {
+      entry.heldAt = list.length;
+      list.push(entry);
+    } else {
+      entry.heldAt = 0;
+      bucket.held[entry.class] = [entry];
+    }
+    this.#enter(entry.node, entry.class);
+    const owner = entry.lock.owner;
+    for (let node: Node | null = entry.node; node !== null; node = node.parent) {
+      if (node.sole === owner || node.sole === MIXED) return;
+      node.sole = node.sole === null ? owner : MIXED;
+    }
+  }
+
+  removeHeld(entry: Entry): void {
+    const list = bucketOf(entry).held[entry.class]!;
+    const last = list.pop()!;
+    if (last !== entry) {
+      list[entry.heldAt] = last;
+      last.heldAt = entry.heldAt;
+    }
+    entry.heldAt = -1;
+    this.#leave(entry.node, entry.class);
+  }
+
+  addWaiting(entry: Entry): void {
+    const bucket = bucketOf(entry);
+    bucket.queues ??= [null, null, null, null];
+    (bucket.queues[entry.class] ??= new SortedQueue()).add(entry);
+    entry.node.waiters++;
+    this.#enter(entry.node, WAITING + entry.class);
+    this.#lower(entry.node, entry.effectiveTicket);
+  }
+
+  removeWaiting(entry: Entry): void {
+    const queues = bucketOf(entry).queues!;
+    queues[entry.class]!.remove(entry);
+    if (queues[entry.class]!.size === 0) queues[entry.class] = null;
+    entry.node.waiters--;
+    this.#leave(entry.node, WAITING + entry.class);
+  }
+
+  /** Gives a waiting entry another effective ticket. */
+  reorder(entry: Entry, ticket: number): void {
+    const queue = bucketOf(entry).queues![entry.class]!;
+    queue.remove(entry);
+    entry.effectiveTicket = ticket;
+    queue.add(entry);
+    this.#lower(entry.node, ticket);
+  }
+
+  #lower(from: Node, ticket: number): void {
+    for (let node: Node | null = from; node !== null; node = node.parent) {
+      if (node.lowestWaiting <= ticket) return;
+      node.lowestWaiting = ticket;
+    }
+  }
+
+  #enter(from: Node, facet: number): void {
+    const bit = 1 << facet;
+    for (let node = from; (node.facets & bit) === 0; node = node.parent) {
+      node.facets |= bit;
+      if (node.parent === null) return;
+      node.parent.children ??= [null, null, null, null, null, null, null, null];
+      const siblings = (node.parent.children[facet] ??= []);
+      node.places[facet] = siblings.length;
+      siblings.push(node);
+    }
+  }
+
+  #leave(from: Node, facet: number): void {
+    const bit = 1 << facet;
+    for (let node = from; node.isEmpty(facet); node = node.parent) {
+      node.facets &= ~bit;
+      if ((node.facets & 0x0f) === 0) node.sole = null;
+      if (node.facets >> WAITING === 0) node.lowestWaiting = Number.POSITIVE_INFINITY;
+      if (node.parent === null) return;
+      const siblings = node.parent.children![facet]!;
+      const last = siblings.pop()!;
+      if (last !== node) {
+        siblings[node.places[facet]!] = last;
+        last.places[facet] = node.places[facet]!;
+      }
+      if (node.facets === 0) this.#nodes.delete(node.path);
+    }
+  }
+
+  /**
+   * The latest waiter that stands before an entry and conflicts with it (any one, for those below a tree), or
+   * undefined.
+   */
+  earlierWaiter(asked: Entry): Entry | undefined {
+    let best: Entry | undefined;
+    const mask = CONFLICTS[asked.class]!;
+    const consider = (bucket: Bucket | null) => {
+      if (bucket === null || bucket.queues === null) return;
+      for (let cls = 0; cls < 4; cls++) {
+        const queue = ((mask >> cls) & 1) === 1 ? bucket.queues[cls] : null;
+        if (!queue) continue;
+        const found = queue.lastBefore(asked.effectiveTicket, (entry) => {
+          this.#work.visited++;
+          return entry.lock.owner !== asked.lock.owner;
+        });
+        if (found !== undefined && (best === undefined || found.effectiveTicket > best.effectiveTicket))
+          best = found;
+      }
+    };
+    consider(asked.node.file);
+    for (let node: Node | null = asked.node; node !== null; node = node.parent) consider(node.tree);
+    if (best !== undefined || !asked.isTree) return best;
+    this.#earlierBelow(asked.node, asked, mask, consider, () => best !== undefined);
+    return best;
+  }
+
+  #earlierBelow(
+    top: Node,
+    asked: Entry,
+    mask: number,
+    consider: (bucket: Bucket | null) => void,
+    done: () => boolean,
+  ): void {
+    if (top.lowestWaiting >= asked.effectiveTicket || top.children === null) return;
+    let lowest = Math.min(lowestOf(top.file), lowestOf(top.tree));
+    for (let cls = 0; cls < 4; cls++) {
+      const wanted = ((mask >> cls) & 1) === 1;
+      for (const node of top.children[WAITING + cls] ?? []) {
+        this.#work.visited++;
+        if (wanted && node.lowestWaiting < asked.effectiveTicket) {
+          consider(node.file);
+          consider(node.tree);
+          if (done()) return;
+          this.#earlierBelow(node, asked, mask, consider, done);
+          if (done()) return;
+          // A leaf is looked at whole, so what it has is known.
+          if (node.children === null) node.lowestWaiting = Math.min(lowestOf(node.file), lowestOf(node.tree));
+        }
+        lowest = Math.min(lowest, node.lowestWaiting);
+      }
+    }
+    top.lowestWaiting = lowest;
+  }
+
+  /** The queues of one class that cover all of a region, each from `before` backwards, latest first. */
+  *standingOn(
+    node: Node,
+    isTree: boolean,
+    cls: number,
+    before: number,
+  ): Generator<Iterable<Entry>, void, void> {
+    const own = isTree ? null : node.file?.queues?.[cls];
+    if (own) yield own.before(before);
+    for (let at: Node | null = node; at !== null; at = at.parent) {
+      const queue = at.tree?.queues?.[cls];
+      if (queue) yield queue.before(before);
+    }
+  }
+
+  /** A held entry of somebody else that conflicts, or undefined. */
+  conflictingHold(asked: Entry): Entry | undefined {
+    const owner = asked.lock.owner;
+    const mask = CONFLICTS[asked.class]!;
+    let found = this.#foreign(asked.node.file, mask, owner);
+    for (let node: Node | null = asked.node; node !== null && found === undefined; node = node.parent)
+      found = this.#foreign(node.tree, mask, owner);
+    if (found === undefined && asked.isTree) found = this.#foreignBelow(asked.node, mask, owner);
+    return found;
+  }
+
+  #foreign(bucket: Bucket | null, mask: number, owner: Owner): Entry | undefined {
+    if (bucket === null) return undefined;
+    for (let cls = 0; cls < 4; cls++) {
+      const list = ((mask >> cls) & 1) === 1 ? bucket.held[cls] : null;
+      if (!list) continue;
+      for (const entry of list) {
+        this.#work.visited++;
+        if (entry.lock.owner !== owner) return entry;
+      }
+    }
+    return undefined;
+  }
+
+  #foreignBelow(top: Node, mask: number, owner: Owner): Entry | undefined {
+    if (top.sole === owner || top.children === null) return undefined;
+    for (let cls = 0; cls < 4; cls++) {
+      const list = ((mask >> cls) & 1) === 1 ? top.children[cls] : null;
+      for (const node of list ?? []) {
+        this.#work.visited++;
+        if (node.sole === owner) continue;
+        const found =
+          this.#foreign(node.file, mask, owner) ??
+          this.#foreign(node.tree, mask, owner) ??
+          this.#foreignBelow(node, mask, owner);
+        if (found !== undefined) return found;
+      }
+    }
+    return undefined;
+  }
+
+  /** True when something is held below a node, the node itself left out. */
+  hasHeldBelow(node: Node): boolean {
+    const children = node.children;
+    if (children === null) return false;
+    for (let cls = 0; cls < 4; cls++) if ((children[cls]?.length ?? 0) > 0) return true;
+    return false;
+  }
+
+  /**
+   * Every entry, held or waiting as asked, that overlaps a region and whose class is in the mask; waiters only
+   * those with an effective ticket between the two given (both left out), latest first in each queue.
+   */
+  *overlapping(path: string, isTree: boolean, mask: number, what: Wanted): Generator<Entry, void, void> {
+    const exact = this.#nodes.get(path);
+    if (exact !== undefined) yield* this.#inBucket(exact.file, mask, what);
+    for (let at: string | null = path; at !== null; at = at === '' ? null : parentOf(at)) {
+      const node = this.#nodes.get(at);
+      if (node !== undefined) yield* this.#inBucket(node.tree, mask, what);
+    }
+    if (isTree && exact !== undefined) yield* this.#below(exact, mask, what);
+  }
+
+  *#below(top: Node, mask: number, what: Wanted): Generator<Entry, void, void> {
+    if (top.children === null) return;
+    const wanted = (what.held ? mask : 0) | (what.waitingBefore !== undefined ? mask << WAITING : 0);
+    for (let facet = 0; facet < FACETS; facet++) {
+      if (((wanted >> facet) & 1) === 0) continue;
+      for (const node of top.children[facet] ?? []) {
+        // A child is in one list for each of its facets: take it with the first.
+        if ((node.facets & wanted & ((1 << facet) - 1)) !== 0) continue;
+        yield* this.#inBucket(node.file, mask, what);
+        yield* this.#inBucket(node.tree, mask, what);
+        yield* this.#below(node, mask, what);
+      }
+    }
+  }
+
+  *#inBucket(bucket: Bucket | null, mask: number, what: Wanted): Generator<Entry, void, void> {
+    if (bucket === null) return;
+    for (let cls = 0; cls < 4; cls++) {
+      if (((mask >> cls) & 1) === 0) continue;
+      if (what.held)
+        for (const entry of bucket.held[cls] ?? []) {
+          this.#work.visited++;
+          yield entry;
+        }
+      const queue = what.waitingBefore === undefined ? null : bucket.queues?.[cls];
+      if (!queue) continue;
+      for (const entry of queue.before(what.waitingBefore!)) {
+        this.#work.visited++;
+        if (entry.effectiveTicket <= (what.waitingAfter ?? 0)) break;
+        yield entry;
+      }
+    }
+  }
+}
+
+function bucketOf(entry: Entry): Bucket {
+  if (entry.isTree) return (entry.node.tree ??= new Bucket());
+  return (entry.node.file ??= new Bucket());
+}
+
+function lowestOf(bucket: Bucket | null): number {
+  let lowest = Number.POSITIVE_INFINITY;
+  for (const queue of bucket?.queues ?? [])
+    lowest = Math.min(lowest, queue?.first()?.effectiveTicket ?? lowest);
+  return lowest;
+}
