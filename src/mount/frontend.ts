@@ -1,0 +1,706 @@
+/**
+ * The view over FUSE: one method an opcode. Everything is answered at once, except two requests that may be parked
+ * because the kernel holds no lock for them: OPEN, and the GETATTR of a replay (replay.ts).
+ *
+ * Never done here: a synchronous call into the mount itself, a look at /proc that can block (prober.ts), a wait for
+ * the broker under a kernel lock.
+ */
+import { decodePath, type PathString } from '../base/bytes.ts';
+import type { Attr, Entry, FuseApi, Handlers, Request, SetattrArgs } from '../fuse/types.ts';
+import * as sys from '../sys/index.ts';
+import type { Caller } from '../view/actors.ts';
+import type { Handle } from '../view/handle.ts';
+import type { Grant } from '../view/locks.ts';
+import type { Node } from '../view/node.ts';
+import type { Opening } from '../view/opening.ts';
+import * as ops from '../view/ops.ts';
+import { scratch } from '../view/scratch.ts';
+import type { View } from '../view/view.ts';
+import { Backing, FOPEN_DIRECT_IO } from './backing.ts';
+import { Listing } from './listing.ts';
+import { wantsToStop } from './proc.ts';
+import { Replays } from './replay.ts';
+import { VIRTUAL_DIRECTORY, type VirtualFile, VirtualFiles } from './virtual.ts';
+import * as xattrs from './xattrs.ts';
+
+/** FUSE_OPEN_KILL_SUIDGID, FUSE_WRITE_KILL_SUIDGID (linux/fuse.h). */
+const OPEN_KILL_SUIDGID = 1;
+const WRITE_KILL_SUIDGID = 1 << 2;
+/** How often an interrupted wait looks again whether its caller really wants to stop. */
+const INTERRUPT_LOOK_MS = 100;
+/** One copy_file_range is cut to this, so that it does not hold up everybody; the caller goes on (copy_file_range(2)). */
+const COPY_BYTES_MAX = 8 * 1024 * 1024;
+
+export interface FrontendParts {
+  readonly view: View;
+  readonly api: FuseApi;
+  readonly entryValidMs: number;
+  readonly attrValidMs: number;
+  readonly passthrough: boolean;
+  /** `user.gate` of the root. */
+  readonly about: string;
+  readonly wallMs: () => number;
+  /** Runs a slow call elsewhere. */
+  readonly slow: (call: 'fsync' | 'fdatasync' | 'syncfs', fd: number, done: (result: number) => void) => void;
+  readonly who: (done: (text: string) => void) => void;
+}
+
+export class Frontend implements Handlers {
+  readonly #view: View;
+  readonly #api: FuseApi;
+  readonly #parts: FrontendParts;
+  readonly #replays: Replays;
+  readonly #backing: Backing;
+  readonly #virtual: VirtualFiles;
+  readonly #openings = new Map<number, { req: Request; opening: Opening }>();
+  readonly #listings = new Map<number, Listing>();
+  readonly #attr: Attr = emptyAttr();
+  readonly #entry: Entry = { nodeid: 0, generation: 0, entryValidMs: 0, attrValidMs: 0, attr: this.#attr };
+  readonly #statfs = new sys.StatfsBuf();
+  #nextListing = 1;
+
+  constructor(parts: FrontendParts) {
+    this.#parts = parts;
+    this.#view = parts.view;
+    this.#api = parts.api;
+    this.#virtual = new VirtualFiles(parts.view.tree);
+    this.#backing = new Backing(parts.view, parts.api, parts.passthrough);
+    this.#replays = new Replays(parts.view, parts.api, (req, node) => this.#getattr(req, node));
+    this.#view.onChanged = (node) => {
+      if (node.lookups > 0) this.#api.notifyInvalInode(node.id, -1, 0);
+    };
+  }
+
+  get passthrough(): boolean {
+    return this.#backing.possible;
+  }
+
+  // ------------------------------------------------------------ names and attributes
+
+  lookup(req: Request, name: PathString): void {
+    const parent = this.#node(req);
+    if (parent === undefined) return;
+    const virtual = this.#virtualIn(parent, name);
+    if (virtual !== undefined) {
+      if (virtual === null) this.#api.replyError(req, sys.ENOENT);
+      else this.#replyVirtual(req, virtual);
+      return;
+    }
+    const found = this.#view.tree.lookup(parent, name, scratch);
+    if (found === -sys.ENOENT) this.#replyNegative(req);
+    else this.#replyEntry(req, found);
+  }
+
+  forget(nodeid: number, nlookup: number): void {
+    const node = this.#view.tree.node(nodeid);
+    if (node !== undefined && node.virtual === null) this.#view.tree.forget(node, nlookup);
+  }
+
+  getattr(req: Request, fh: number | undefined): void {
+    const node = this.#node(req);
+    if (node === undefined) return;
+    if (fh === undefined && this.#replays.park(req, node)) return;
+    this.#getattr(req, node);
+  }
+
+  statx(req: Request, fh: number | undefined, _flags: number, _mask: number): void {
+    const node = this.#node(req);
+    if (node === undefined) return;
+    if (fh === undefined && this.#replays.park(req, node)) return;
+    if (node.virtual !== null) {
+      this.#api.replyStatx(req, {
+        attrValidMs: 0,
+        mask: sys.STATX_BASIC_STATS,
+        attr: this.#virtual.attr(node, this.#parts.wallMs()),
+      });
+      return;
+    }
+    const error = this.#view.tree.stat(node, scratch);
+    if (error < 0) {
+      this.#api.replyError(req, -error);
+      return;
+    }
+    this.#fillAttr();
+    const mask = scratch.mask & (sys.STATX_BASIC_STATS | sys.STATX_BTIME);
+    const { btimeSec, btimeNsec } = scratch;
+    this.#api.replyStatx(req, {
+      attrValidMs: this.#attrValidMs(node),
+      mask,
+      attr: this.#attr,
+      btimeSec,
+      btimeNsec,
+    });
+  }
+
+  setattr(req: Request, args: SetattrArgs): void {
+    const node = this.#node(req);
+    if (node === undefined) return;
+    if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
+    const handle = args.fh === undefined ? undefined : this.#view.handles.get(args.fh);
+    if (handle !== undefined || !this.#comesByPath(node, args)) return this.#setattr(req, node, args, handle);
+    const op = args.size === undefined ? 'setattr' : 'truncate';
+    this.#replays.arrive(req, { op, node }, (grant) => {
+      this.#setattr(req, node, args, undefined);
+      grant?.release();
+    });
+  }
+
+  /** fchmod and futimens carry the same bits as chmod and utimens, but an error of theirs is not retried: while somebody
+   * has the inode open it may have come by a descriptor, and is let through. truncate and ftruncate differ (FATTR_FH). */
+  #comesByPath(node: Node, args: SetattrArgs): boolean {
+    return args.size !== undefined || node.handles.size === 0;
+  }
+
+  #setattr(req: Request, node: Node, args: SetattrArgs, handle: Handle | undefined): void {
+    const fd = handle === undefined || args.size === undefined ? -1 : this.#view.fdOf(handle);
+    const error = handle?.lost
+      ? -sys.ESTALE
+      : handle !== undefined && fd < -1
+        ? fd
+        : ops.setattr(this.#view, node, { ...args, killPriv: args.killSuidgid }, fd);
+    if (error < 0) this.#api.replyError(req, -error);
+    else this.#getattr(req, node);
+  }
+
+  readlink(req: Request): void {
+    const node = this.#node(req);
+    if (node === undefined) return;
+    const fd = this.#view.tree.fd(node);
+    const target = fd < 0 ? fd : sys.readlinkat(fd, '');
+    if (typeof target === 'number') this.#api.replyError(req, -target);
+    else this.#api.replyData(req, target);
+  }
+
+  // ------------------------------------------------------------ changes of names
+
+  mkdir(req: Request, name: PathString, mode: number, umask: number): void {
+    this.#make(req, 'mkdir', name, (parent) =>
+      ops.mkdir(this.#view, callerOf(req), parent, name, mode, umask),
+    );
+  }
+
+  mknod(req: Request, name: PathString, mode: number, rdev: number, umask: number): void {
+    const run = (parent: Node) => ops.mknod(this.#view, callerOf(req), parent, name, mode, rdev, umask);
+    // bind(2) makes a socket and is never retried: its new name is made at once.
+    if ((mode & sys.S_IFMT) !== sys.S_IFSOCK) return this.#make(req, 'mknod', name, run);
+    const parent = this.#directory(req, name);
+    if (parent !== undefined) this.#replyEntry(req, run(parent));
+  }
+
+  symlink(req: Request, name: PathString, target: Buffer): void {
+    const copy = Buffer.from(target);
+    this.#make(req, 'symlink', name, (parent) => ops.symlink(this.#view, callerOf(req), parent, name, copy));
+  }
+
+  #make(
+    req: Request,
+    op: 'mkdir' | 'mknod' | 'symlink',
+    name: PathString,
+    run: (parent: Node) => Node | number,
+  ): void {
+    const parent = this.#directory(req, name);
+    if (parent === undefined) return;
+    this.#replays.arrive(req, { op, parent, name }, (grant) => {
+      this.#replyEntry(req, run(parent));
+      grant?.release();
+    });
+  }
+
+  unlink(req: Request, name: PathString): void {
+    const parent = this.#directory(req, name);
+    if (parent === undefined) return;
+    this.#replays.arrive(req, { op: 'unlink', parent, name }, (grant) => {
+      this.#replyStatus(req, ops.unlink(this.#view, parent, name));
+      grant?.release();
+    });
+  }
+
+  rmdir(req: Request, name: PathString): void {
+    const parent = this.#directory(req, name);
+    if (parent === undefined) return;
+    this.#replays.arrive(req, { op: 'rmdir', parent, name }, (grant) => {
+      this.#replyStatus(req, ops.rmdir(this.#view, parent, name));
+      grant?.release();
+    });
+  }
+
+  rename(req: Request, name: PathString, newParentId: number, newName: PathString, flags: number): void {
+    const parent = this.#directory(req, name);
+    if (parent === undefined) return;
+    const newParent = this.#view.tree.node(newParentId);
+    if (newParent === undefined) return void this.#api.replyError(req, sys.ESTALE);
+    if (this.#virtualIn(newParent, newName) !== undefined) return void this.#api.replyError(req, sys.EACCES);
+    if ((flags & ~(sys.RENAME_NOREPLACE | sys.RENAME_EXCHANGE)) !== 0)
+      return void this.#api.replyError(req, sys.EINVAL);
+    this.#replays.arrive(req, { op: 'rename', parent, name, newParent, newName, flags }, (grant, plan) => {
+      this.#replyStatus(
+        req,
+        ops.rename(this.#view, parent, name, newParent, newName, flags, grant, plan.handsOver),
+      );
+    });
+  }
+
+  link(req: Request, oldNodeid: number, newName: PathString): void {
+    const parent = this.#directory(req, newName);
+    if (parent === undefined) return;
+    const node = this.#view.tree.node(oldNodeid);
+    if (node === undefined || node.virtual !== null) return void this.#api.replyError(req, sys.EXDEV);
+    this.#replays.arrive(req, { op: 'link', node, parent, name: newName }, (grant, plan) => {
+      this.#replyEntry(req, ops.link(this.#view, node, parent, newName, grant, plan.handsOver));
+      this.#view.onChanged(node);
+    });
+  }
+
+  // ------------------------------------------------------------ open files
+
+  open(req: Request, flags: number, openFlags: number): void {
+    const node = this.#node(req);
+    if (node === undefined) return;
+    if (node.virtual !== null) return this.#openVirtual(req, node);
+    const dentry = node.dentry;
+    if (dentry !== undefined) this.#replays.opened(req.pid, dentry.parent, dentry.name);
+    let answered = false;
+    const opening = this.#view.open(
+      callerOf(req),
+      node,
+      flags,
+      (openFlags & OPEN_KILL_SUIDGID) !== 0,
+      (error, handle) => {
+        answered = true;
+        this.#openings.delete(req.unique);
+        if (handle === null) this.#api.replyError(req, -error);
+        else this.#replyOpen(req, handle);
+      },
+    );
+    if (!answered) this.#openings.set(req.unique, { req, opening });
+  }
+
+  #replyOpen(req: Request, handle: Handle): void {
+    const route = this.#backing.open(handle);
+    const fd = route.backingId === 0 ? this.#view.fdOf(handle) : 0;
+    if (fd >= 0 && this.#api.replyOpen(req, { fh: handle.id, ...route }) >= 0) return;
+    // The kernel refused the answer: its caller is gone, and no RELEASE will come.
+    if (fd < 0) this.#api.replyError(req, -fd);
+    this.#close(handle);
+  }
+
+  create(
+    req: Request,
+    name: PathString,
+    flags: number,
+    mode: number,
+    umask: number,
+    openFlags: number,
+  ): void {
+    const parent = this.#directory(req, name);
+    if (parent === undefined) return;
+    this.#replays.arrive(req, { op: 'create', parent, name }, (grant, _plan, second) => {
+      const made = ops.create(this.#view, callerOf(req), parent, name, flags, mode, umask);
+      if (typeof made === 'number') {
+        grant?.release();
+        // Somebody made it meanwhile beside the view. A first arrival may come again, as an OPEN.
+        const exists = made === -sys.EEXIST && (flags & sys.O_EXCL) === 0;
+        this.#api.replyError(req, exists ? (second ? sys.EBUSY : sys.ESTALE) : -made);
+        return;
+      }
+      this.#created(req, made, flags, grant, openFlags);
+    });
+  }
+
+  #created(req: Request, made: ops.Created, flags: number, grant: Grant | null, _openFlags: number): void {
+    // `scratch` has the new file's attributes: the answer is filled before anything else is asked.
+    this.#fillEntry(made.node);
+    made.node.lookups++;
+    this.#view.withActor(
+      callerOf(req),
+      (actor) => {
+        const handle = this.#view.addHandle(made.node, flags, actor, grant);
+        handle.fd = made.fd;
+        const route = this.#backing.open(handle);
+        this.#entry.attrValidMs = this.#attrValidMs(made.node);
+        if (this.#api.replyCreate(req, this.#entry, { fh: handle.id, ...route }) >= 0) return;
+        this.#close(handle);
+        this.#view.tree.forget(made.node, 1);
+      },
+      true,
+    );
+  }
+
+  tmpfile(req: Request, flags: number, mode: number, umask: number): void {
+    const parent = this.#node(req);
+    if (parent === undefined) return;
+    const made = ops.tmpfile(this.#view, callerOf(req), parent, flags, mode, umask);
+    if (typeof made === 'number') this.#api.replyError(req, -made);
+    else this.#created(req, made, flags, null, 0);
+  }
+
+  read(req: Request, fh: number, offset: number, size: number, _flags: number): void {
+    const handle = this.#handle(req, fh);
+    if (handle === undefined) return;
+    if (handle.snapshot !== null)
+      return void this.#api.replyData(req, handle.snapshot.subarray(offset, offset + size));
+    const fd = this.#view.fdOf(handle);
+    const buffer = readBuffer(size);
+    const got = fd < 0 ? fd : sys.pread(fd, buffer, offset, size);
+    if (got < 0) this.#api.replyError(req, -got);
+    else this.#api.replyData(req, buffer.subarray(0, got));
+  }
+
+  write(req: Request, fh: number, offset: number, data: Buffer, writeFlags: number, _flags: number): void {
+    const handle = this.#handle(req, fh);
+    if (handle === undefined) return;
+    const fd = this.#view.fdOf(handle);
+    const put = fd < 0 ? fd : sys.pwrite(fd, data, offset);
+    if (put >= 0 && (writeFlags & WRITE_KILL_SUIDGID) !== 0) this.#view.killPriv(fd);
+    if (put < 0) this.#api.replyError(req, -put);
+    else this.#api.replyWrite(req, put);
+  }
+
+  flush(req: Request, _fh: number): void {
+    this.#api.replyOk(req);
+  }
+
+  release(req: Request, fh: number): void {
+    const handle = this.#view.handles.get(fh);
+    if (handle !== undefined) this.#close(handle);
+    this.#api.replyOk(req);
+  }
+
+  #close(handle: Handle): void {
+    if (handle.node.virtual === null) this.#backing.close(handle);
+    this.#view.close(handle);
+  }
+
+  fsync(req: Request, fh: number, datasync: boolean): void {
+    const handle = this.#handle(req, fh);
+    if (handle === undefined) return;
+    this.#slow(
+      req,
+      datasync ? 'fdatasync' : 'fsync',
+      handle.snapshot === null ? this.#view.fdOf(handle) : -sys.EINVAL,
+    );
+  }
+
+  fallocate(req: Request, fh: number, offset: number, length: number, mode: number): void {
+    const handle = this.#handle(req, fh);
+    if (handle === undefined) return;
+    const fd = this.#view.fdOf(handle);
+    this.#replyStatus(req, fd < 0 ? fd : sys.fallocate(fd, mode, offset, length));
+  }
+
+  lseek(req: Request, fh: number, offset: number, whence: number): void {
+    const handle = this.#handle(req, fh);
+    if (handle === undefined) return;
+    const fd = this.#view.fdOf(handle);
+    const at = fd < 0 ? fd : sys.lseek(fd, offset, whence);
+    if (at < 0) this.#api.replyError(req, -at);
+    else this.#api.replyLseek(req, at);
+  }
+
+  copyFileRange(
+    req: Request,
+    fhIn: number,
+    offIn: number,
+    _nodeidOut: number,
+    fhOut: number,
+    offOut: number,
+    length: number,
+    _flags: number,
+  ): void {
+    const from = this.#handle(req, fhIn);
+    if (from === undefined) return;
+    const to = this.#handle(req, fhOut);
+    if (to === undefined) return;
+    const fdIn = this.#view.fdOf(from);
+    const fdOut = this.#view.fdOf(to);
+    const error = Math.min(fdIn, fdOut);
+    const copied =
+      error < 0 ? error : sys.copyFileRange(fdIn, offIn, fdOut, offOut, Math.min(length, COPY_BYTES_MAX));
+    if (copied < 0) this.#api.replyError(req, -copied);
+    else this.#api.replyWrite(req, copied);
+  }
+
+  syncfs(req: Request): void {
+    this.#slow(req, 'syncfs', this.#view.reopen(this.#view.tree.root, sys.O_RDONLY | sys.O_DIRECTORY), true);
+  }
+
+  // ------------------------------------------------------------ directories
+
+  opendir(req: Request, _flags: number): void {
+    const node = this.#node(req);
+    if (node === undefined) return;
+    const fd = node.virtual !== null ? -1 : this.#view.reopen(node, sys.O_RDONLY | sys.O_DIRECTORY);
+    if (fd < 0 && node.virtual === null) return void this.#api.replyError(req, -fd);
+    const listing = new Listing(
+      this.#nextListing++,
+      node,
+      fd,
+      node === this.#view.tree.root ? VIRTUAL_DIRECTORY : null,
+    );
+    this.#listings.set(listing.id, listing);
+    if (this.#api.replyOpen(req, { fh: listing.id, flags: 0 }) < 0) this.#closeListing(listing.id);
+  }
+
+  readdir(req: Request, fh: number, offset: number, size: number): void {
+    this.#list(req, fh, offset, size, false);
+  }
+
+  readdirplus(req: Request, fh: number, offset: number, size: number): void {
+    this.#list(req, fh, offset, size, true);
+  }
+
+  #list(req: Request, fh: number, offset: number, size: number, plus: boolean): void {
+    const listing = this.#listings.get(fh);
+    if (listing === undefined) return void this.#api.replyError(req, sys.EBADF);
+    const names = listing.names(offset);
+    if (typeof names === 'number') return void this.#api.replyError(req, -names);
+    const writer = this.#api.dirents(size, plus);
+    const told: Node[] = [];
+    for (let at = offset; at < names.length; at++) {
+      const { name, ino, type } = names[at]!;
+      const node = plus && !isDots(name) ? this.#listed(listing.node, name) : null;
+      const fits = plus
+        ? writer.addPlus(name, ino, type, at + 1, node === null ? null : this.#entry)
+        : writer.add(name, ino, type, at + 1);
+      if (!fits) {
+        if (node !== null) this.#view.tree.release(node);
+        break;
+      }
+      if (node === null) continue;
+      node.lookups++;
+      told.push(node);
+    }
+    if (writer.send(req) < 0) for (const node of told) this.#view.tree.forget(node, 1);
+  }
+
+  /** The node behind a listed name, with `#entry` filled; null: gone meanwhile. */
+  #listed(parent: Node, name: Buffer): Node | null {
+    const found = this.#view.tree.lookup(parent, decodePath(name), scratch);
+    if (typeof found === 'number') return null;
+    this.#fillEntry(found);
+    return found;
+  }
+
+  releasedir(req: Request, fh: number): void {
+    this.#closeListing(fh);
+    this.#api.replyOk(req);
+  }
+
+  #closeListing(fh: number): void {
+    this.#listings.get(fh)?.close();
+    this.#listings.delete(fh);
+  }
+
+  fsyncdir(req: Request, fh: number, datasync: boolean): void {
+    const listing = this.#listings.get(fh);
+    this.#slow(
+      req,
+      datasync ? 'fdatasync' : 'fsync',
+      listing === undefined || listing.fd < 0 ? -sys.EINVAL : listing.fd,
+    );
+  }
+
+  statfs(req: Request): void {
+    const node = this.#node(req);
+    if (node === undefined) return;
+    const from = node.virtual === null ? node : this.#view.tree.root;
+    const fd = this.#view.tree.fd(from);
+    const error = fd < 0 ? fd : sys.fstatfs(fd, this.#statfs);
+    if (error < 0) this.#api.replyError(req, -error);
+    else this.#api.replyStatfs(req, this.#statfs);
+  }
+
+  // ------------------------------------------------------------ extended attributes
+
+  getxattr(req: Request, name: PathString, size: number): void {
+    const node = this.#node(req);
+    if (node === undefined) return;
+    if (node === this.#view.tree.root && name === 'user.gate')
+      return xattrs.reply(this.#api, req, Buffer.from(this.#parts.about), size);
+    if (node.virtual !== null) return void this.#api.replyError(req, sys.ENODATA);
+    xattrs.get(this.#api, req, this.#view.tree.fd(node), name, size);
+  }
+
+  listxattr(req: Request, size: number): void {
+    const node = this.#node(req);
+    if (node === undefined) return;
+    if (node.virtual !== null) return xattrs.reply(this.#api, req, Buffer.alloc(0), size);
+    xattrs.list(this.#api, req, this.#view.tree.fd(node), size);
+  }
+
+  setxattr(req: Request, name: PathString, value: Buffer, flags: number, killSgid: boolean): void {
+    const node = this.#node(req);
+    if (node === undefined) return;
+    if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
+    this.#replyStatus(req, xattrs.set(this.#view.tree.fd(node), name, value, flags, killSgid));
+  }
+
+  removexattr(req: Request, name: PathString): void {
+    const node = this.#node(req);
+    if (node === undefined) return;
+    if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
+    this.#replyStatus(req, xattrs.remove(this.#view.tree.fd(node), name));
+  }
+
+  // ------------------------------------------------------------ interrupts
+
+  /** A signal hit a waiting caller. It gives up only if the signal ends or interrupts it for good; else we look again. */
+  interrupt(unique: number): void {
+    const waiting = this.#openings.get(unique);
+    const state =
+      waiting === undefined
+        ? this.#replays.interrupt(unique, wantsToStop)
+        : wantsToStop(waiting.req.pid)
+          ? 'stopped'
+          : 'goes on';
+    if (state === 'goes on') this.#api.setTimer(INTERRUPT_LOOK_MS, () => this.interrupt(unique));
+    if (waiting === undefined || state !== 'stopped') return;
+    this.#openings.delete(unique);
+    waiting.opening.cancel();
+    this.#api.replyError(waiting.req, sys.EINTR);
+  }
+
+  // ------------------------------------------------------------ helpers
+
+  #node(req: Request): Node | undefined {
+    const node = this.#view.tree.node(req.nodeid);
+    if (node === undefined) this.#api.replyError(req, sys.ESTALE);
+    return node;
+  }
+
+  /** The directory in which `name` is to change; undefined: answered already. */
+  #directory(req: Request, name: PathString): Node | undefined {
+    const parent = this.#node(req);
+    if (parent === undefined || this.#virtualIn(parent, name) === undefined) return parent;
+    this.#api.replyError(req, sys.EACCES);
+    return undefined;
+  }
+
+  /** The virtual node of a name; null: a virtual directory without that name; undefined: an ordinary name. */
+  #virtualIn(parent: Node, name: PathString): Node | null | undefined {
+    if (parent === this.#view.tree.root)
+      return name === VIRTUAL_DIRECTORY ? this.#virtual.directory : undefined;
+    return parent.virtual === null ? undefined : (this.#virtual.lookup(name) ?? null);
+  }
+
+  #handle(req: Request, fh: number): Handle | undefined {
+    const handle = this.#view.handles.get(fh);
+    if (handle !== undefined && !handle.lost) return handle;
+    this.#api.replyError(req, handle === undefined ? sys.EBADF : sys.ESTALE);
+    return undefined;
+  }
+
+  #attrValidMs(node: Node): number {
+    return node.writers > 0 || node.replays > 0 ? 0 : this.#parts.attrValidMs;
+  }
+
+  #getattr(req: Request, node: Node): void {
+    if (node.virtual !== null) {
+      this.#api.replyAttr(req, this.#virtual.attr(node, this.#parts.wallMs()), 0);
+      return;
+    }
+    const error = this.#view.tree.stat(node, scratch);
+    if (error < 0) {
+      this.#api.replyError(req, -error);
+      return;
+    }
+    this.#fillAttr();
+    this.#api.replyAttr(req, this.#attr, this.#attrValidMs(node));
+  }
+
+  #fillAttr(): void {
+    const a = this.#attr;
+    a.ino = this.#view.tree.inoOf(scratch);
+    a.size = scratch.size;
+    a.blocks = scratch.blocks;
+    a.atimeSec = scratch.atimeSec;
+    a.atimeNsec = scratch.atimeNsec;
+    a.mtimeSec = scratch.mtimeSec;
+    a.mtimeNsec = scratch.mtimeNsec;
+    a.ctimeSec = scratch.ctimeSec;
+    a.ctimeNsec = scratch.ctimeNsec;
+    a.mode = scratch.mode;
+    a.nlink = scratch.nlink;
+    a.uid = scratch.uid;
+    a.gid = scratch.gid;
+    a.rdev = scratch.rdev;
+    a.blksize = scratch.blksize;
+  }
+
+  #fillEntry(node: Node): void {
+    this.#fillAttr();
+    this.#entry.nodeid = node.id;
+    this.#entry.entryValidMs = this.#parts.entryValidMs;
+    this.#entry.attrValidMs = this.#attrValidMs(node);
+  }
+
+  /** Answers with an entry for `node`, whose attributes are in `scratch`, or with an error. */
+  #replyEntry(req: Request, node: Node | number): void {
+    if (typeof node === 'number') {
+      this.#api.replyError(req, -node);
+      return;
+    }
+    this.#fillEntry(node);
+    node.lookups++;
+    if (this.#api.replyEntry(req, this.#entry) < 0) this.#view.tree.forget(node, 1);
+  }
+
+  #replyNegative(req: Request): void {
+    this.#entry.nodeid = 0;
+    this.#entry.entryValidMs = this.#parts.entryValidMs;
+    this.#entry.attrValidMs = 0;
+    this.#api.replyEntry(req, this.#entry);
+  }
+
+  #replyVirtual(req: Request, node: Node): void {
+    const attr = this.#virtual.attr(node, this.#parts.wallMs());
+    this.#api.replyEntry(req, { nodeid: node.id, generation: 0, entryValidMs: 0, attrValidMs: 0, attr });
+  }
+
+  #replyStatus(req: Request, error: number): void {
+    if (error < 0) this.#api.replyError(req, -error);
+    else this.#api.replyOk(req);
+  }
+
+  #slow(req: Request, call: 'fsync' | 'fdatasync' | 'syncfs', fd: number, closes = false): void {
+    if (fd < 0) return void this.#api.replyError(req, -fd);
+    this.#parts.slow(call, fd, (result) => {
+      if (closes) sys.close(fd);
+      this.#replyStatus(req, result);
+    });
+  }
+
+  #openVirtual(req: Request, node: Node): void {
+    const open = (text: string) => {
+      const handle = this.#view.addHandle(node, sys.O_RDONLY, { owner: '', pid: 0, who: {} }, null);
+      handle.snapshot = Buffer.from(text);
+      if (this.#api.replyOpen(req, { fh: handle.id, flags: FOPEN_DIRECT_IO }) < 0) this.#close(handle);
+    };
+    if ((node.virtual as VirtualFile) === 'who') this.#parts.who(open);
+    else
+      this.#view.withActor(callerOf(req), (actor) =>
+        open(this.#view.why.text(actor.owner, this.#view.clock.nowMs())),
+      );
+  }
+}
+
+function callerOf(req: Request): Caller {
+  return { tid: req.pid, uid: req.uid, gid: req.gid };
+}
+
+function isDots(name: Buffer): boolean {
+  return name[0] === 0x2e && (name.length === 1 || (name.length === 2 && name[1] === 0x2e));
+}
+
+let shared = Buffer.alloc(1024 * 1024);
+
+/** One buffer for all reads: its content is sent before the next request is taken. */
+function readBuffer(size: number): Buffer {
+  if (size > shared.length) shared = Buffer.alloc(size);
+  return shared;
+}
+
+function emptyAttr(): Attr {
+  const zero = { atimeSec: 0, atimeNsec: 0, mtimeSec: 0, mtimeNsec: 0, ctimeSec: 0, ctimeNsec: 0 };
+  return { ino: 0, size: 0, blocks: 0, ...zero, mode: 0, nlink: 0, uid: 0, gid: 0, rdev: 0, blksize: 0 };
+}

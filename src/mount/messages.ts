@@ -1,0 +1,86 @@
+/** What the mount's threads say to each other: the reactor (worker), the main thread and the prober (worker). */
+import type { ErrorCode } from '../base/errors.ts';
+import type { Target } from '../lock/types.ts';
+import type { Actor } from '../view/actors.ts';
+import type { LockRequest } from '../view/locks.ts';
+
+/** The reactor to the main thread. */
+export type FromReactor =
+  | { readonly t: 'ready'; readonly passthrough: boolean; readonly protocol: string }
+  | { readonly t: 'acquire'; readonly request: LockRequest }
+  | { readonly t: 'cancel'; readonly requestId: string }
+  | { readonly t: 'release'; readonly lockId: string; readonly owner: string }
+  | { readonly t: 'move'; readonly from: string; readonly to: string; readonly tree: boolean }
+  | { readonly t: 'exchange'; readonly a: string; readonly b: string; readonly tree: boolean }
+  | { readonly t: 'detach'; readonly path: string; readonly tree: boolean }
+  | { readonly t: 'add_target'; readonly lockId: string; readonly target: Target }
+  | {
+      readonly t: 'note';
+      readonly path: string;
+      readonly what: string;
+      readonly owner: string;
+      readonly message: string;
+    }
+  /** A system call that may take long; answered by `done`. */
+  | {
+      readonly t: 'slow';
+      readonly id: number;
+      readonly call: 'fsync' | 'fdatasync' | 'syncfs';
+      readonly fd: number;
+    }
+  /** What `/.gate/who` shows; answered by `text`. */
+  | { readonly t: 'who'; readonly id: number }
+  | {
+      readonly t: 'log';
+      readonly level: 'debug' | 'info' | 'warn' | 'error';
+      readonly message: string;
+      readonly fields?: object;
+    }
+  | { readonly t: 'ended'; readonly why: string };
+
+/** The main thread to the reactor. */
+export type ToReactor =
+  | { readonly t: 'granted'; readonly requestId: string; readonly lockId: string; readonly token: number }
+  | { readonly t: 'queued'; readonly requestId: string; readonly blockers: readonly string[] }
+  | { readonly t: 'refused'; readonly requestId: string; readonly code: ErrorCode; readonly message: string }
+  | { readonly t: 'done'; readonly id: number; readonly result: number }
+  | { readonly t: 'text'; readonly id: number; readonly text: string }
+  /** One hold ended other than by its release: broken by force. */
+  | { readonly t: 'hold_lost'; readonly lockId: string }
+  | { readonly t: 'session_lost' };
+
+/** The reactor to the prober. */
+export type ToProber =
+  | { readonly t: 'actor'; readonly id: number; readonly tid: number; readonly uid: number }
+  | {
+      readonly t: 'ancestors';
+      readonly id: number;
+      readonly tid: number;
+      readonly dev: number;
+      readonly ino: string;
+    };
+
+/** The prober to the reactor. */
+export type FromProber =
+  | { readonly t: 'actor'; readonly id: number; readonly actor: Actor }
+  | { readonly t: 'ancestors'; readonly id: number; readonly pids: readonly number[] };
+
+/** What the reactor's thread is started with. */
+export interface ReactorData {
+  readonly fuseFd: number;
+  readonly wakeFd: number;
+  readonly rootFd: number;
+  readonly privileged: boolean;
+  readonly passthrough: boolean;
+  readonly maxStackDepth: number;
+  readonly descriptorsMax: number;
+  readonly mountDev: number;
+  readonly entryValidMs: number;
+  readonly attrValidMs: number;
+  readonly waitMs: number | null;
+  readonly lockIgnored: boolean;
+  readonly scanners: readonly string[];
+  readonly requestPrefix: string;
+  /** Content of the root's `user.gate` attribute. */
+  readonly about: string;
+}

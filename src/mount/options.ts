@@ -1,0 +1,43 @@
+import type { LogLevel } from '../base/log.ts';
+
+export interface MountOptions {
+  /** The directory to show. */
+  readonly root: string;
+  /** An existing directory. */
+  readonly mountPoint: string;
+  /** The broker's Unix socket; or its address and token. */
+  readonly brokerSocket?: string;
+  readonly brokerUrl?: string;
+  readonly token?: string | undefined;
+  /** One owner for everybody in this view. */
+  readonly owner?: string | undefined;
+  /** Wait limit of opens and path operations; null: none. */
+  readonly acquireTimeoutMs: number | null;
+  /** Lock what git ignores too. */
+  readonly lockIgnored: boolean;
+  readonly scanners: readonly string[];
+  /** Agent CLIs; undefined: the known ones; empty: none. */
+  readonly agents: readonly string[] | undefined;
+  /** How long the kernel may remember names and attributes. */
+  readonly attrValidMs: number;
+  /** Kernel passthrough where it is to be had. Default true. */
+  readonly passthrough?: boolean;
+  readonly inPlace: boolean;
+  readonly logLevel: LogLevel;
+}
+
+/** Agent CLIs that are one actor with all their descendants. */
+export const KNOWN_AGENTS = [
+  'aider',
+  'amp',
+  'claude',
+  'codex',
+  'copilot',
+  'crush',
+  'cursor-agent',
+  'droid',
+  'gemini',
+  'goose',
+  'opencode',
+  'qwen',
+] as const;

@@ -1,0 +1,113 @@
+/**
+ * The prober: a thread of its own for looking at other processes, because such a look can block on the very process
+ * that waits for us. It answers the reactor over a port and wakes it by its eventfd.
+ */
+import { readdirSync, statSync } from 'node:fs';
+import { type MessagePort, workerData } from 'node:worker_threads';
+import { eventfdSignal } from '../sys/index.ts';
+import type { Actor } from '../view/actors.ts';
+import type { FromProber, ToProber } from './messages.ts';
+import { environmentOf, namesOf, read, statOf, statusOf } from './proc.ts';
+
+export interface ProberData {
+  readonly port: MessagePort;
+  readonly wakeFd: number;
+  readonly agents: readonly string[];
+}
+
+const ANCESTORS_MAX = 64;
+const CACHE_MAX = 4096;
+
+const { port, wakeFd, agents } = workerData as ProberData;
+const agentNames = new Set(agents);
+/** Agents found, by `pid:startTime` of each process looked at; null: it is none and has none above it. */
+const known = new Map<string, string | null>();
+
+/** The nearest known agent at or above `pid`, as `name@pid.startTime`; null: none. */
+function agentOf(pid: number): string | null {
+  if (agentNames.size === 0) return null;
+  const walked: string[] = [];
+  let found: string | null = null;
+  for (let at = pid, steps = 0; at > 1 && steps < ANCESTORS_MAX; steps++) {
+    const stat = statOf(at);
+    if (stat === null) break;
+    // A process may exec into an agent: its stack tells it from what it was before.
+    const key = `${at}:${stat.startTime}:${stat.startStack}`;
+    const cached = known.get(key);
+    if (cached !== undefined) {
+      found = cached;
+      break;
+    }
+    walked.push(key);
+    const name = namesOf(at, stat.comm).find((n) => agentNames.has(n));
+    if (name !== undefined) {
+      found = `${name}@${at}.${stat.startTime}`;
+      break;
+    }
+    at = stat.ppid;
+  }
+  for (const key of walked) known.set(key, found);
+  if (known.size > CACHE_MAX) known.clear();
+  return found;
+}
+
+function resolve(tid: number, uid: number): Actor {
+  const status = statusOf(tid);
+  if (status === null) return { owner: `${uid}/gone@${tid}`, pid: 0, who: { uid } };
+  const stat = statOf(status.pid);
+  const who = { pid: status.pid, uid: status.uid, command: stat?.comm ?? '?' };
+  const given = environmentOf(status.pid, 'GATE_ACTOR');
+  const owner =
+    given !== null && given !== ''
+      ? clean(given)
+      : (agentOf(status.pid) ?? `pid:${status.pid}.${stat?.startTime ?? 0}`);
+  return { owner: `${status.uid}/${owner}`, pid: status.pid, who };
+}
+
+/** Names come from other people's environments: one line, of bounded length. */
+function clean(name: string): string {
+  return name.replace(/[\p{Cc}\p{Cs}]/gu, '?').slice(0, 200);
+}
+
+/** The process of `tid` and its ancestors, as far as they have inode `ino` of device `dev` open. */
+function ancestorsWithOpen(tid: number, dev: number, ino: string): number[] {
+  const pids: number[] = [];
+  let at = statusOf(tid)?.pid ?? 0;
+  for (let steps = 0; at > 1 && steps < ANCESTORS_MAX; steps++) {
+    if (hasOpen(at, dev, ino)) pids.push(at);
+    at = statOf(at)?.ppid ?? 0;
+  }
+  return pids;
+}
+
+function hasOpen(pid: number, dev: number, ino: string): boolean {
+  let names: string[];
+  try {
+    names = readdirSync(`/proc/${pid}/fd`);
+  } catch {
+    return false;
+  }
+  for (const name of names) {
+    try {
+      // fdinfo asks no file system: only a descriptor with the right inode number is looked at (Linux 5.14 and later).
+      const info = read(`/proc/${pid}/fdinfo/${name}`)?.toString('latin1') ?? '';
+      const shown = /^ino:\t(\d+)/m.exec(info)?.[1];
+      if (shown !== undefined && shown !== ino) continue;
+      // A stat in our own mount is answered by the reactor, which does not wait for this thread.
+      const stat = statSync(`/proc/${pid}/fd/${name}`, { bigint: true });
+      if (Number(stat.dev) === dev && String(stat.ino) === ino) return true;
+    } catch {
+      // closed meanwhile
+    }
+  }
+  return false;
+}
+
+port.on('message', (message: ToProber) => {
+  const answer: FromProber =
+    message.t === 'actor'
+      ? { t: 'actor', id: message.id, actor: resolve(message.tid, message.uid) }
+      : { t: 'ancestors', id: message.id, pids: ancestorsWithOpen(message.tid, message.dev, message.ino) };
+  port.postMessage(answer);
+  eventfdSignal(wakeFd);
+});

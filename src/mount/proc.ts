@@ -1,0 +1,92 @@
+/**
+ * What /proc says of a process (proc(5)). Reading `environ` and `cmdline` takes the process's own memory lock, which can
+ * be held while it waits for us: only the prober's thread does that. Nothing here throws; a process that is gone gives null.
+ */
+import { readFileSync, readlinkSync } from 'node:fs';
+
+export interface ProcStat {
+  readonly comm: string;
+  readonly ppid: number;
+  /** Field 22: clock ticks after boot. With the pid it names a process for ever. */
+  readonly startTime: string;
+  /** Field 28: changes with every exec (address space randomisation). */
+  readonly startStack: string;
+}
+
+export function read(path: string): Buffer | null {
+  try {
+    return readFileSync(path);
+  } catch {
+    return null;
+  }
+}
+
+export function parseStat(text: string): ProcStat | null {
+  const close = text.lastIndexOf(')');
+  const open = text.indexOf('(');
+  if (open < 0 || close < open) return null;
+  const fields = text.slice(close + 2).split(' ');
+  if (fields.length < 26) return null;
+  return {
+    comm: text.slice(open + 1, close),
+    ppid: Number(fields[1]),
+    startTime: fields[19]!,
+    startStack: fields[25]!,
+  };
+}
+
+export function statOf(pid: number): ProcStat | null {
+  const bytes = read(`/proc/${pid}/stat`);
+  return bytes === null ? null : parseStat(bytes.toString('latin1'));
+}
+
+/** Thread group and real user id of a thread. */
+export function statusOf(tid: number): { pid: number; uid: number } | null {
+  const text = read(`/proc/${tid}/status`)?.toString('latin1');
+  if (text === undefined) return null;
+  const pid = /^Tgid:\t(\d+)/m.exec(text)?.[1];
+  const uid = /^Uid:\t(\d+)/m.exec(text)?.[1];
+  return pid === undefined || uid === undefined ? null : { pid: Number(pid), uid: Number(uid) };
+}
+
+export function environmentOf(pid: number, name: string): string | null {
+  const bytes = read(`/proc/${pid}/environ`);
+  if (bytes === null) return null;
+  const prefix = `${name}=`;
+  for (const entry of bytes.toString('utf8').split('\0'))
+    if (entry.startsWith(prefix)) return entry.slice(prefix.length);
+  return null;
+}
+
+/** Base names by which a process may be known: of its comm, its executable and its first two arguments. */
+export function namesOf(pid: number, comm: string): string[] {
+  const names = [comm];
+  try {
+    names.push(baseName(readlinkSync(`/proc/${pid}/exe`)));
+  } catch {
+    // a kernel thread, or not ours to see
+  }
+  const args = read(`/proc/${pid}/cmdline`)?.toString('utf8').split('\0') ?? [];
+  for (const arg of args.slice(0, 2))
+    if (arg !== '') names.push(baseName(arg).replace(/\.(?:js|mjs|cjs|py|sh)$/, ''));
+  return names;
+}
+
+function baseName(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1);
+}
+
+/** SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM: signals that end or interrupt for good. */
+const ENDING = (1n << 0n) | (1n << 1n) | (1n << 2n) | (1n << 8n) | (1n << 14n);
+
+/**
+ * True when a signal that ends or interrupts for good is pending for a thread and not blocked, or the thread is gone.
+ * git's progress timer sends SIGALRM with SA_RESTART: such a signal does not mean that the caller wants to stop.
+ */
+export function wantsToStop(tid: number): boolean {
+  const text = read(`/proc/${tid}/status`)?.toString('latin1');
+  if (text === undefined) return true;
+  const mask = (name: string): bigint =>
+    BigInt(`0x${new RegExp(`^${name}:\\t([0-9a-f]+)`, 'm').exec(text)?.[1] ?? '0'}`);
+  return ((mask('SigPnd') | mask('ShdPnd')) & ~mask('SigBlk') & ENDING) !== 0n;
+}

@@ -1,0 +1,113 @@
+/**
+ * The reactor's thread: it owns the view and the FUSE session, and blocks in the session's loop. Messages of the main
+ * thread and the prober are taken when their eventfd wakes it.
+ */
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { runReactor } from '../fuse/index.ts';
+import * as sys from '../sys/index.ts';
+import { Tree } from '../view/tree.ts';
+import { View } from '../view/view.ts';
+import { Actors } from './actors.ts';
+import { Frontend } from './frontend.ts';
+import type { FromProber, FromReactor, ReactorData, ToReactor } from './messages.ts';
+import { MessageLockPort } from './port.ts';
+
+const data = workerData as ReactorData & { main: MessagePort; prober: MessagePort; owner?: string };
+const post = (message: FromReactor) => data.main.postMessage(message);
+const locks = new MessageLockPort(post);
+const waiting = new Map<number, (message: ToReactor) => void>();
+let nextCall = 1;
+let view: View | null = null;
+let actors: Actors | null = null;
+
+function call(message: FromReactor & { id: number }, done: (answer: ToReactor) => void): void {
+  waiting.set(message.id, done);
+  post(message);
+}
+
+function fromMain(message: ToReactor): void {
+  switch (message.t) {
+    case 'granted':
+    case 'queued':
+    case 'refused':
+      locks.answered(message);
+      break;
+    case 'hold_lost':
+      view?.holdLost(message.lockId);
+      break;
+    case 'session_lost':
+      view?.sessionLost();
+      locks.lost();
+      break;
+    default: {
+      const done = waiting.get(message.id);
+      waiting.delete(message.id);
+      done?.(message);
+    }
+  }
+}
+
+/** Takes all messages that are there. */
+function onWake(): void {
+  for (let got = receiveMessageOnPort(data.main); got !== undefined; got = receiveMessageOnPort(data.main))
+    fromMain(got.message as ToReactor);
+  for (
+    let got = receiveMessageOnPort(data.prober);
+    got !== undefined;
+    got = receiveMessageOnPort(data.prober)
+  )
+    actors?.answered(got.message as FromProber);
+}
+
+sys.setThreadName('gate-reactor');
+// A umask of our own: the caller's is applied by the file system below, which knows default ACLs.
+sys.unshareFs();
+
+const why = runReactor({
+  fd: data.fuseFd,
+  wakeFd: data.wakeFd,
+  onWake,
+  allowPassthrough: data.passthrough,
+  maxStackDepth: data.maxStackDepth,
+  log: (level, message, fields) => post({ t: 'log', level, message, fields }),
+  create(api) {
+    const resolver = new Actors(data.prober, data.mountDev, data.owner);
+    actors = resolver;
+    const made = new View({
+      tree: new Tree(data.rootFd, data.descriptorsMax, new sys.StatBuf()),
+      options: {
+        waitMs: data.waitMs,
+        lockIgnored: data.lockIgnored,
+        scanners: data.scanners,
+        requestPrefix: data.requestPrefix,
+        privileged: data.privileged,
+        mappingsOutliveRelease: data.passthrough,
+      },
+      clock: { nowMs: () => api.nowMs(), after: (delayMs, run) => api.setTimer(delayMs, run) },
+      locks,
+      actors: resolver,
+      events: { note: (path, what, owner, message) => post({ t: 'note', path, what, owner, message }) },
+    });
+    view = made;
+    const frontend = new Frontend({
+      view: made,
+      api,
+      entryValidMs: data.entryValidMs,
+      attrValidMs: data.attrValidMs,
+      passthrough: data.passthrough,
+      about: data.about,
+      wallMs: Date.now,
+      slow: (name, fd, done) =>
+        call({ t: 'slow', id: nextCall++, call: name, fd }, (answer) => {
+          if (answer.t === 'done') done(answer.result);
+        }),
+      who: (done) =>
+        call({ t: 'who', id: nextCall++ }, (answer) => {
+          if (answer.t === 'text') done(answer.text);
+        }),
+    });
+    return frontend;
+  },
+});
+post({ t: 'ended', why: String(why) });
+parentPort?.close();

@@ -1,0 +1,39 @@
+import type { Who } from '../lock/types.ts';
+
+/** Who asks: the thread that the kernel names, and the ids it acts with. */
+export interface Caller {
+  /** Thread id; 0: not visible here. */
+  readonly tid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** An owner of locks: a process, an agent with all its tools, or a name given by `GATE_ACTOR`. */
+export interface Actor {
+  readonly owner: string;
+  /** Thread group. */
+  readonly pid: number;
+  readonly who: Who;
+}
+
+/**
+ * Finds actors. `known` must answer at once; everything else may look into /proc, which can block on the
+ * asked process's own locks, and so never happens on the reactor's thread.
+ */
+export interface ActorSource {
+  /** The actor of a thread that was resolved before and has not exited or called exec since; else null. */
+  known(caller: Caller): Actor | null;
+  resolve(caller: Caller, done: (actor: Actor) => void): void;
+  /** Which of the caller's process and its ancestors have this inode of the view open: their pids. */
+  ancestorsWithOpen(caller: Caller, ino: number | bigint, done: (pids: readonly number[]) => void): void;
+}
+
+export interface ViewClock {
+  nowMs(): number;
+  after(delayMs: number, run: () => void): { cancel(): void };
+}
+
+/** What people may want to know, for the event log. */
+export interface ViewEvents {
+  note(path: string, what: string, owner: string, message: string): void;
+}

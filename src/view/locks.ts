@@ -1,0 +1,105 @@
+/**
+ * The view's side of the lock core: what it asks of whoever decides (a broker, or a stand-in in a test), and the
+ * grants that it keeps. Everything is a callback, because the view runs on a reactor's thread that has no promises.
+ */
+import type { ErrorCode } from '../base/errors.ts';
+import type { Kind, Target, Who } from '../lock/types.ts';
+
+export interface LockRequest {
+  readonly requestId: string;
+  readonly owner: string;
+  readonly kind: Kind;
+  readonly targets: readonly Target[];
+  /** 0: do not wait; null: as long as it takes. */
+  readonly waitMs: number | null;
+  readonly who: Who;
+  /** Thread that waits, for the line on its terminal. 0: nobody to tell. */
+  readonly tid: number;
+}
+
+export interface LockAnswers {
+  granted(lockId: string, token: number): void;
+  /** It waits behind `blockers` (owners). At most once, before `granted` or `refused`. */
+  queued?(blockers: readonly string[]): void;
+  refused(code: ErrorCode, message: string): void;
+}
+
+/** Who decides. One implementation talks to the broker; tests have their own. */
+export interface LockPort {
+  acquire(request: LockRequest, answers: LockAnswers): void;
+  /** Leaves the queue, or gives the grant back if it is on its way. No answer follows. */
+  cancel(requestId: string): void;
+  release(lockId: string, owner: string): void;
+  /** Handle holds follow their inode (lock/types.ts, `move`, `exchange`, `detach`, `add_target`). */
+  move(from: string, to: string, tree: boolean): void;
+  exchange(a: string, b: string, tree: boolean): void;
+  detach(path: string, tree: boolean): void;
+  addTarget(lockId: string, target: Target): void;
+}
+
+/** A grant that the view keeps until it gives it back. */
+export class Grant {
+  readonly lockId: string;
+  readonly owner: string;
+  readonly targets: readonly Target[];
+  readonly #port: LockPort;
+  #over = false;
+
+  constructor(port: LockPort, lockId: string, owner: string, targets: readonly Target[]) {
+    this.#port = port;
+    this.lockId = lockId;
+    this.owner = owner;
+    this.targets = targets;
+  }
+
+  release(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#port.release(this.lockId, this.owner);
+  }
+}
+
+/** A request on its way. Ends exactly once: by its answer, or by `cancel`. */
+export class Pending {
+  readonly requestId: string;
+  readonly #port: LockPort;
+  #open = true;
+
+  constructor(
+    port: LockPort,
+    request: LockRequest,
+    answers: {
+      granted(grant: Grant): void;
+      queued?(blockers: readonly string[]): void;
+      refused(code: ErrorCode, message: string): void;
+    },
+  ) {
+    this.requestId = request.requestId;
+    this.#port = port;
+    port.acquire(request, {
+      granted: (lockId) => {
+        if (!this.#open) return;
+        this.#open = false;
+        answers.granted(new Grant(port, lockId, request.owner, request.targets));
+      },
+      queued: (blockers) => {
+        if (this.#open) answers.queued?.(blockers);
+      },
+      refused: (code, message) => {
+        if (!this.#open) return;
+        this.#open = false;
+        answers.refused(code, message);
+      },
+    });
+  }
+
+  get open(): boolean {
+    return this.#open;
+  }
+
+  cancel(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#port.cancel(this.requestId);
+  }
+}

@@ -1,0 +1,106 @@
+import type { PathString } from '../base/bytes.ts';
+import type { Rules } from './exclude.ts';
+import type { Handle } from './handle.ts';
+
+/**
+ * One inode of the tree below, as long as the front end or a handle knows it. A node is an inode, never a
+ * path: device, inode and birth time identify it, and its id is never used again.
+ */
+export class Node {
+  readonly id: number;
+  /** Device as one number (tree.ts); -1 for virtual nodes. */
+  readonly dev: number;
+  readonly ino: number | bigint;
+  /** Birth time, so that a reused inode number is another node. 0 where the file system has none. */
+  readonly bornSec: number;
+  readonly bornNsec: number;
+  /** S_IFMT bits. They never change. */
+  readonly type: number;
+  /** The names by which it was reached; the last one is the newest. Empty: nameless, as far as we know. */
+  names: Dentry[] = [];
+  /** Of a directory: the names in it that we know. */
+  children: Map<PathString, Node> | null = null;
+  /** How often the front end was told of this node, less how often it forgot it. */
+  lookups = 0;
+  /** Links as last seen. */
+  nlink = 1;
+  /** Open handles on it. */
+  handles: Set<Handle> = new Set();
+  /** How many of them are open for writing, held mappings included: while any is, attributes are not cached. */
+  writers = 0;
+  /** Path operations that wait below this directory: its attributes are not cached meanwhile. */
+  replays = 0;
+  /** An O_PATH descriptor, or -1. Owned by the tree's descriptor cache. */
+  fd = -1;
+  /** The descriptor is the only way to this inode (it has no name): the cache must keep it. */
+  pinned = false;
+  /** Second-chance bit of the descriptor cache. */
+  recent = false;
+  /** What is excluded below this directory; computed on demand. */
+  rules: Rules | null = null;
+  /** Virtual nodes (`/.gate/…`) have no inode below. */
+  readonly virtual: string | null;
+  /** Passthrough: the backing id shared by all its opens. 0: none. */
+  backingId = 0;
+  backingUsers = 0;
+  /** Opens through the page cache, which do not mix with passthrough. */
+  cachedUsers = 0;
+
+  constructor(
+    id: number,
+    dev: number,
+    ino: number | bigint,
+    bornSec: number,
+    bornNsec: number,
+    type: number,
+    virtual: string | null = null,
+  ) {
+    this.id = id;
+    this.dev = dev;
+    this.ino = ino;
+    this.bornSec = bornSec;
+    this.bornNsec = bornNsec;
+    this.type = type;
+    this.virtual = virtual;
+  }
+
+  get isDirectory(): boolean {
+    return this.type === 0o040000;
+  }
+
+  get isRegular(): boolean {
+    return this.type === 0o100000;
+  }
+
+  get isSymlink(): boolean {
+    return this.type === 0o120000;
+  }
+
+  /** The newest name, if it has one. */
+  get dentry(): Dentry | undefined {
+    return this.names[this.names.length - 1];
+  }
+}
+
+export interface Dentry {
+  readonly parent: Node;
+  readonly name: PathString;
+}
+
+/** Path relative to the volume's root, `''` the root itself; null when no name leads there any more. */
+export function pathOf(node: Node, root: Node): PathString | null {
+  if (node === root) return '';
+  const dentry = node.dentry;
+  return dentry === undefined ? null : pathIn(dentry.parent, dentry.name, root);
+}
+
+export function pathIn(parent: Node, name: PathString, root: Node): PathString | null {
+  let path = name;
+  for (let at = parent; at !== root; ) {
+    const dentry = at.dentry;
+    if (dentry === undefined) return null;
+    path = `${dentry.name}/${path}`;
+    at = dentry.parent;
+  }
+  return path;
+}

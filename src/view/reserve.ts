@@ -1,0 +1,67 @@
+import type { ErrorCode } from '../base/errors.ts';
+import type { Actor, Caller } from './actors.ts';
+import type { Grant, Pending } from './locks.ts';
+import type { Plan } from './targets.ts';
+import type { View } from './view.ts';
+
+/**
+ * A path operation's place in the queue: asked for at its first arrival, used when it is carried out. Whoever
+ * has one must end it, by `take` or by `drop`.
+ */
+export class Reservation {
+  readonly plan: Plan;
+  readonly #view: View;
+  readonly #onSettled: () => void;
+  #pending: Pending | null = null;
+  #grant: Grant | null = null;
+  #ended = false;
+  actor: Actor | null = null;
+  /** Why it was refused. */
+  refusal: { readonly code: ErrorCode; readonly message: string } | null = null;
+
+  /** `kind`: `handle` when the grant will belong to an open file (create), else `name`. */
+  constructor(view: View, caller: Caller, plan: Plan, kind: 'name' | 'handle', onSettled: () => void) {
+    this.#view = view;
+    this.plan = plan;
+    this.#onSettled = onSettled;
+    view.withActor(caller, (actor) => {
+      if (this.#ended) return;
+      this.actor = actor;
+      this.#pending = view.request(caller, actor.owner, actor, kind, plan.targets, view.options.waitMs, {
+        granted: (grant) => this.#settle(grant, null),
+        refused: (code, message) => this.#settle(null, { code, message }),
+      });
+    });
+  }
+
+  get settled(): boolean {
+    return this.#grant !== null || this.refusal !== null;
+  }
+
+  /** The grant, which belongs to the caller from here; null when there is none (yet). */
+  take(): Grant | null {
+    const grant = this.#grant;
+    this.#grant = null;
+    this.drop();
+    return grant;
+  }
+
+  /** Leaves the queue, or gives the grant back. */
+  drop(): void {
+    this.#ended = true;
+    this.#pending?.cancel();
+    this.#grant?.release();
+    this.#grant = null;
+  }
+
+  #settle(grant: Grant | null, refusal: { code: ErrorCode; message: string } | null): void {
+    if (this.#ended) {
+      grant?.release();
+      return;
+    }
+    this.#grant = grant;
+    this.refusal = refusal;
+    if (refusal !== null) this.#view.refused(this.actor, this.plan.targets, refusal.code, refusal.message);
+    this.#onSettled();
+  }
+}

@@ -1,0 +1,322 @@
+/**
+ * The gated view of a directory tree. It knows nodes, handles, actors and which operation takes which lock; it
+ * does not know FUSE or SFTP. A front end brings requests and answers them:
+ *
+ * - What needs no lock (`tree.lookup`, `tree.stat`, ops.ts) is a plain call.
+ * - `open` waits for its lock and then calls back; the front end may `cancel` it.
+ * - A change of names or attributes is planned (`planner.of`). With no targets it is carried out at once (ops.ts).
+ *   Else the front end makes a `Reservation`, waits for it in whatever way its protocol allows, and carries out
+ *   the operation with the grant.
+ * - `close` ends a handle. Its lock is given back when nobody can write to the file through it any more.
+ *
+ * Everything runs on one thread and nothing here blocks but the file system below. Not promised: a read-only
+ * mapping is not protected after its descriptor is closed.
+ */
+import type { ErrorCode } from '../base/errors.ts';
+import type { Kind, Target } from '../lock/types.ts';
+import * as sys from '../sys/index.ts';
+import type { Actor, ActorSource, Caller, ViewClock, ViewEvents } from './actors.ts';
+import { Closing } from './closing.ts';
+import { Exclusions } from './exclude.ts';
+import { Handle } from './handle.ts';
+import { KeptGrants } from './kept.ts';
+import { type Grant, type LockPort, Pending } from './locks.ts';
+import { type Node, pathIn, pathOf } from './node.ts';
+import { type Opened, Opening, opensForWriting } from './opening.ts';
+import { scratch } from './scratch.ts';
+import { inodeTarget, Planner } from './targets.ts';
+import type { Tree } from './tree.ts';
+import { WhyLog } from './why.ts';
+
+export interface ViewOptions {
+  /** Wait limit of opens and path operations; null: none. */
+  readonly waitMs: number | null;
+  readonly lockIgnored: boolean;
+  /** Programs (comm) that wait at most 200 ms to read and then pass without a lock. */
+  readonly scanners: readonly string[];
+  /** Prefix of request ids: unique to this view's session. */
+  readonly requestPrefix: string;
+  /** Acts as the caller when it makes files: the daemon is root. */
+  readonly privileged: boolean;
+  /** A mapping may outlive its RELEASE (kernel passthrough): look before a write lock is given back. */
+  readonly mappingsOutliveRelease: boolean;
+}
+
+/** How long a scanner waits. */
+const SCANNER_WAIT_MS = 200;
+/** How long an invisible caller (another pid namespace, an SFTP client) waits. */
+const INVISIBLE_WAIT_MS = 5000;
+
+export class View {
+  readonly tree: Tree;
+  readonly options: ViewOptions;
+  readonly clock: ViewClock;
+  readonly exclusions: Exclusions;
+  readonly planner: Planner;
+  readonly kept: KeptGrants;
+  readonly locks: LockPort;
+  readonly why = new WhyLog();
+  readonly handles = new Map<number, Handle>();
+  /** Called when attributes that the front end may have cached are stale. */
+  onChanged: (node: Node) => void = () => {};
+  readonly #actors: ActorSource;
+  readonly #events: ViewEvents;
+  #nextHandle = 1;
+  #nextRequest = 1;
+
+  constructor(parts: {
+    tree: Tree;
+    options: ViewOptions;
+    clock: ViewClock;
+    locks: LockPort;
+    actors: ActorSource;
+    events: ViewEvents;
+  }) {
+    this.tree = parts.tree;
+    this.options = parts.options;
+    this.clock = parts.clock;
+    this.locks = parts.locks;
+    this.#actors = parts.actors;
+    this.#events = parts.events;
+    this.exclusions = new Exclusions(this.tree, { lockIgnored: parts.options.lockIgnored });
+    this.planner = new Planner(this.tree, this.exclusions);
+    this.kept = new KeptGrants(this.clock);
+  }
+
+  pathOf(node: Node): string | null {
+    return pathOf(node, this.tree.root);
+  }
+
+  pathIn(parent: Node, name: string): string | null {
+    return pathIn(parent, name, this.tree.root);
+  }
+
+  /** True when something stands at this path now. */
+  exists(path: string): boolean {
+    return sys.statx(this.tree.root.fd, path, sys.AT_SYMLINK_NOFOLLOW, scratch) === 0;
+  }
+
+  /** Finds the caller's actor. `optional`: do not look for it, an unknown one will do (no lock is taken). */
+  withActor(caller: Caller, use: (actor: Actor) => void, optional = false): void {
+    const known = this.#actors.known(caller);
+    if (known !== null) use(known);
+    else if (optional) use({ owner: '', pid: 0, who: {} });
+    else this.#actors.resolve(caller, use);
+  }
+
+  /** Wait limit of an open. */
+  waitMsOf(actor: Actor, flags: number): number | null {
+    const limit = this.options.waitMs;
+    if (actor.pid === 0) return Math.min(limit ?? INVISIBLE_WAIT_MS, INVISIBLE_WAIT_MS);
+    return this.#passes(actor, flags) ? SCANNER_WAIT_MS : limit;
+  }
+
+  #passes(actor: Actor, flags: number): boolean {
+    return !opensForWriting(flags) && this.options.scanners.includes(actor.who.command ?? '');
+  }
+
+  request(
+    caller: Caller,
+    owner: string,
+    actor: Actor,
+    kind: Kind,
+    targets: readonly Target[],
+    waitMs: number | null,
+    answers: ConstructorParameters<typeof Pending>[2],
+  ): Pending {
+    const requestId = `${this.options.requestPrefix}${this.#nextRequest++}`;
+    return new Pending(
+      this.locks,
+      { requestId, owner, kind, targets, waitMs, who: actor.who, tid: caller.tid },
+      answers,
+    );
+  }
+
+  /** Whose lock on this inode the caller belongs to, because it or an ancestor has the inode open; null: nobody's. */
+  joinable(caller: Caller, node: Node, done: (owner: string | null) => void): void {
+    this.#actors.ancestorsWithOpen(caller, this.tree.inoOf(node), (pids) => {
+      if (pids.length === 0) return done(null);
+      const holders = [...node.handles].filter((h) => h.grant !== null);
+      const opener =
+        holders.find((h) => pids.includes(h.pid)) ?? (holders.length === 1 ? holders[0] : undefined);
+      done(opener?.grant?.owner ?? null);
+    });
+  }
+
+  /** Remembers a refusal, for `/.gate/why` and the event log. */
+  refused(actor: Actor | null, targets: readonly Target[], code: ErrorCode, message: string): void {
+    const path = targets[0]?.path ?? '';
+    this.why.add(actor?.owner ?? '', this.clock.nowMs(), `${path}: ${code}: ${message}`);
+  }
+
+  /** Opens a regular file: `done(0, handle)`, or `done(-errno, null)`. The handle has no descriptor yet. */
+  open(
+    caller: Caller,
+    node: Node,
+    flags: number,
+    killPriv: boolean,
+    done: (error: number, handle: Handle | null) => void,
+  ): Opening {
+    const opening = new Opening(this, caller, node, flags, (error, opened) => {
+      if (opened === null && error === -sys.EAGAIN) return this.#timedOut(caller, node, flags, error, done);
+      if (opened === null) return done(error, null);
+      this.#opened(node, flags, killPriv, opened, done);
+    });
+    opening.start();
+    return opening;
+  }
+
+  /** A scanner that waited long enough reads without a lock. */
+  #timedOut(
+    caller: Caller,
+    node: Node,
+    flags: number,
+    error: number,
+    done: (error: number, handle: Handle | null) => void,
+  ): void {
+    this.withActor(caller, (actor) => {
+      if ((flags & sys.O_NONBLOCK) !== 0 || !this.#passes(actor, flags)) return done(error, null);
+      this.#events.note(
+        this.pathOf(node) ?? '',
+        'passed',
+        actor.owner,
+        `${actor.who.command} read it without a lock`,
+      );
+      this.#opened(node, flags, false, { actor, grant: null }, done);
+    });
+  }
+
+  #opened(
+    node: Node,
+    flags: number,
+    killPriv: boolean,
+    opened: Opened,
+    done: (error: number, handle: Handle | null) => void,
+  ): void {
+    if ((flags & sys.O_TRUNC) !== 0) {
+      const error = this.truncate(node, 0, killPriv);
+      if (error < 0) {
+        opened.grant?.release();
+        return done(error, null);
+      }
+    }
+    const exec = (flags & sys.FMODE_EXEC) !== 0;
+    if (exec) opened.grant?.release();
+    done(0, this.addHandle(node, flags, opened.actor, exec ? null : opened.grant));
+  }
+
+  /** A handle on a node that was opened or made under `grant`. */
+  addHandle(node: Node, flags: number, actor: Actor, grant: Grant | null): Handle {
+    const writes = opensForWriting(flags);
+    const kept = flags & ~(sys.O_CREAT | sys.O_EXCL | sys.O_TRUNC | sys.O_NOCTTY | sys.FMODE_EXEC);
+    const handle = new Handle(this.#nextHandle++, node, kept, writes, actor.owner, actor.pid);
+    handle.grant = grant;
+    this.handles.set(handle.id, handle);
+    node.handles.add(handle);
+    if (writes) node.writers++;
+    return handle;
+  }
+
+  /** A descriptor of the file below for this handle: its own, opened on first use. -errno on failure. */
+  fdOf(handle: Handle): number {
+    if (handle.fd >= 0) return handle.fd;
+    const fd = this.reopen(handle.node, handle.flags & (sys.O_ACCMODE | sys.O_NOATIME));
+    if (fd >= 0) handle.fd = fd;
+    return fd;
+  }
+
+  /** Opens a node anew. `flags` as open(2). */
+  reopen(node: Node, flags: number): number {
+    const path = this.tree.fd(node);
+    if (path < 0) return path;
+    const fd = sys.openat(sys.AT_FDCWD, `/proc/self/fd/${path}`, flags | sys.O_CLOEXEC);
+    // O_NOATIME is the owner's only: others go without (open(2)).
+    if (fd === -sys.EPERM && (flags & sys.O_NOATIME) !== 0) return this.reopen(node, flags & ~sys.O_NOATIME);
+    return fd;
+  }
+
+  /** Sets the length. `killPriv`: clears setuid and setgid bits, as a write by an ordinary user does. */
+  truncate(node: Node, size: number, killPriv: boolean): number {
+    const fd = this.reopen(node, sys.O_WRONLY | sys.O_NONBLOCK);
+    if (fd < 0) return fd;
+    const error = sys.ftruncate(fd, size);
+    if (error === 0 && killPriv) this.killPriv(fd);
+    sys.close(fd);
+    return error;
+  }
+
+  /** Clears the bits that a write by an ordinary user clears (setattr_should_drop_suidgid, fs/attr.c). */
+  killPriv(fd: number): void {
+    if (sys.fstatx(fd, scratch) < 0) return;
+    const mode = scratch.mode;
+    const kill =
+      (mode & sys.S_ISUID) | ((mode & (sys.S_ISGID | 0o010)) === (sys.S_ISGID | 0o010) ? sys.S_ISGID : 0);
+    if (kill !== 0) sys.fchmodat(sys.AT_FDCWD, `/proc/self/fd/${fd}`, mode & 0o7777 & ~kill);
+  }
+
+  /** Ends a handle: once, when the last descriptor is gone. */
+  close(handle: Handle): void {
+    if (!this.handles.delete(handle.id)) return;
+    if (handle.fd >= 0) sys.close(handle.fd);
+    handle.fd = -1;
+    const node = handle.node;
+    node.handles.delete(handle);
+    if (handle.writes) new Closing(this, handle).start();
+    else handle.grant?.release();
+    this.tree.release(node);
+  }
+
+  /** Nobody writes through a closed handle any more. */
+  closed(handle: Handle): void {
+    const node = handle.node;
+    node.writers--;
+    handle.grant?.release();
+    handle.grant = null;
+    const dentry = node.dentry;
+    if (dentry !== undefined && this.exclusions.isRuleFile(dentry.parent, dentry.name))
+      this.exclusions.changed();
+    if (node.writers === 0) this.onChanged(node);
+    this.tree.release(node);
+  }
+
+  /** A second name was made: every hold on the inode covers all its names from now on. */
+  shareInode(node: Node): void {
+    for (const handle of node.handles) {
+      if (handle.grant !== null)
+        this.locks.addTarget(handle.grant.lockId, inodeTarget(node, handle.writes ? 'write' : 'read'));
+    }
+  }
+
+  /** A nameless or excluded file got a locked name: the first writer's handle keeps the grant as its own. */
+  handOver(node: Node, grant: Grant): boolean {
+    for (const handle of node.handles) {
+      if (!handle.writes || handle.grant !== null) continue;
+      handle.grant = grant;
+      return true;
+    }
+    return false;
+  }
+
+  /** One hold was broken: what it guarded is somebody else's now. */
+  holdLost(lockId: string): void {
+    for (const handle of this.handles.values()) {
+      if (handle.grant?.lockId !== lockId) continue;
+      handle.lost = true;
+      handle.grant = null;
+      this.why.add(
+        handle.owner,
+        this.clock.nowMs(),
+        `${this.pathOf(handle.node) ?? '(nameless)'}: its lock was broken`,
+      );
+    }
+  }
+
+  /** The session with the broker is lost, and with it every lock: handles that had one guard nothing any more. */
+  sessionLost(): void {
+    for (const handle of this.handles.values()) {
+      if (handle.grant === null) continue;
+      handle.lost = true;
+      handle.grant = null;
+    }
+  }
+}
