@@ -1,7 +1,8 @@
 /**
  * Every option of the broker and the mount, once. The table drives the flag, the environment variable, the key
  * in `<state>/config.json` and the help text, in this order of precedence. The variable of `--lease-ms` is
- * GATE_LEASE_MS; its key in config.json is the table's: `leaseMs`.
+ * GATE_LEASE_MS (those of `--host` and `--port` are GATE_BROKER_HOST and GATE_BROKER_PORT); its key in config.json is the
+ * table's: `leaseMs`.
  */
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
@@ -18,6 +19,8 @@ interface Spec<T> {
   readonly fallback: T;
   /** An empty environment variable is a value, not an absence. */
   readonly emptyMeans?: 'value';
+  /** Name of the variable, when it is not made from the flag. */
+  readonly env?: string;
 }
 
 function spec<T>(of: Spec<T>): Spec<T> {
@@ -100,6 +103,7 @@ const acquireTimeoutMs = spec<number | null>({
 export const BROKER_OPTIONS = {
   host: spec({
     flag: 'host',
+    env: 'GATE_BROKER_HOST',
     value: 'ADDRESS',
     help: 'address of the TCP port',
     parse: text,
@@ -107,6 +111,7 @@ export const BROKER_OPTIONS = {
   }),
   port: spec<number | undefined>({
     flag: 'port',
+    env: 'GATE_BROKER_PORT',
     value: 'PORT',
     help: 'TCP port; without this option 8787, or a free one when that is taken; 0: a free one',
     parse: integer(0, 65535),
@@ -211,8 +216,8 @@ export type Settings<T extends Table> = { -readonly [K in keyof T]: T[K] extends
 export type BrokerSettings = Settings<typeof BROKER_OPTIONS>;
 export type MountSettings = Settings<typeof MOUNT_OPTIONS>;
 
-export function envName(flag: string): string {
-  return `GATE_${flag.toUpperCase().replaceAll('-', '_')}`;
+export function envName(of: { readonly flag: string; readonly env?: string }): string {
+  return of.env ?? `GATE_${of.flag.toUpperCase().replaceAll('-', '_')}`;
 }
 
 /** Adds the table's flags to a command. A flag that two tables share is added once. */
@@ -228,7 +233,7 @@ export function addOptions(command: Command, ...tables: Table[]): Command {
           : ` (default: ${of.fallback === null ? 'none' : String(of.fallback)})`;
       command.option(
         `--${of.flag}${of.value ? ` <${of.value}>` : ''}`,
-        `${of.help}${fallback} [${envName(of.flag)}]`,
+        `${of.help}${fallback} [${envName(of)}]`,
       );
     }
   return command;
@@ -244,12 +249,12 @@ export function givenOptions(
   const given: Record<string, string> = {};
   for (const [key, of] of Object.entries(table)) {
     const flag = flags[key];
-    const variable = env[envName(of.flag)];
+    const variable = env[envName(of)];
     const [source, raw] =
       flag !== undefined
         ? [`--${of.flag}`, flag === true ? '1' : String(flag)]
         : variable !== undefined && (variable !== '' || of.emptyMeans === 'value')
-          ? [envName(of.flag), variable]
+          ? [envName(of), variable]
           : [`config.json: ${key}`, config[key]];
     if (raw === undefined) continue;
     try {

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import { DEFAULT_VOLUME, type GateEvent } from '../../broker/wire.ts';
+import type { GateEvent } from '../../broker/wire.ts';
+import { BrokerHttp } from '../../client/http.ts';
 import type { GateSession } from '../../client/index.ts';
 import { CliError, type Context } from '../context.ts';
 import { eventLine } from '../event-text.ts';
@@ -22,7 +23,7 @@ export function register(command: Command, context: Context, finish: (status: nu
     .option('--state-dir <DIR>', 'whose broker to ask [GATE_STATE_DIR]')
     .action(async (flags: Flags) => {
       const lines = lineCount(flags.lines);
-      const { session } = await openSession(context, 'cli', flags.stateDir);
+      const { session, found } = await openSession(context, 'cli', flags.stateDir);
       const volumes = await session.volumes();
       const show = (event: GateEvent) => {
         // What this command does itself is no news.
@@ -31,25 +32,13 @@ export function register(command: Command, context: Context, finish: (status: nu
         else print(visible(eventLine(event, volumes)));
       };
       const ended = flags.follow ? following(session, show) : undefined;
-      for (const event of await past(
-        session,
-        volumes.map((volume) => volume.id),
-        lines,
-      ))
-        show(event);
+      const http = new BrokerHttp({ socket: found.info.socket });
+      const past = lines === 0 ? [] : await http.history({ limit: lines });
+      for (const event of past.reverse()) show(event);
       await ended;
       await session.close();
       finish(0);
     });
-}
-
-/** The latest events of all volumes, oldest first. */
-async function past(session: GateSession, volumes: readonly string[], lines: number): Promise<GateEvent[]> {
-  if (lines === 0) return [];
-  const all: GateEvent[] = [];
-  for (const volume of new Set([...volumes, DEFAULT_VOLUME]))
-    all.push(...(await session.history('', volume, lines)));
-  return all.sort((a, b) => a.seq - b.seq).slice(-lines);
 }
 
 /** Shows what happens until Ctrl-C; throws when the broker is lost for good. */

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { createLogger } from '../../base/log.ts';
 import { startMount } from '../../mount/index.ts';
 import { CliError, type Context, usage } from '../context.ts';
-import { findBroker, resolved } from '../locate.ts';
+import { findBroker, resolved, stateInUse } from '../locate.ts';
 import { mountOf, VIEW_TYPE } from '../mounts.ts';
 import { addOptions, givenOptions, MOUNT_OPTIONS, readConfig, settingsOf } from '../options.ts';
 import { onSignals, tellReady } from '../service.ts';
@@ -85,10 +85,16 @@ async function brokerFor(context: Context, flags: Flags): Promise<BrokerFor> {
     throw usage(`--broker-port: '${port}' is not a port`);
   const name = host ?? '127.0.0.1';
   const brokerUrl = `http://${name.includes(':') ? `[${name}]` : name}:${port ?? 8787}`;
-  if (!flags.tokenFile) return { address: { brokerUrl, token: undefined }, config: {} };
+  return { address: { brokerUrl, token: await readToken(context, flags) }, config: {} };
+}
+
+/** The token that was named, else the one of the state directory, when there is one. */
+async function readToken(context: Context, flags: Flags): Promise<string | undefined> {
   try {
-    return { address: { brokerUrl, token: readFileSync(flags.tokenFile, 'utf8').trim() }, config: {} };
+    const path = flags.tokenFile ?? (await stateInUse(context, flags.stateDir))?.token;
+    return path === undefined ? undefined : readFileSync(path, 'utf8').trim();
   } catch (error) {
+    if (flags.tokenFile === undefined) return undefined;
     throw new CliError(`the token file cannot be read: ${(error as Error).message}`);
   }
 }

@@ -1,0 +1,195 @@
+/**
+ * Figures for this machine: the native directory, the view of it, and any other directory, in interleaved rounds; medians.
+ * Absolute times mean little on a shared machine, so each is also given as speed relative to native.
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { release, tmpdir } from 'node:os';
+import { resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+
+const HELP = `scripts/bench [--view DIR] [--against DIR]… [--rounds N] [--budget-ms N] [--dir DIR] [--json FILE]
+
+  --view DIR      a mounted view (default: makes one of its own, and takes it down)
+  --against DIR   another directory to set beside them, a peer's mount for example; may be repeated
+  --rounds N      interleaved rounds, of which the median counts (default 5)
+  --budget-ms N   time for each measure of each round (default 100)
+  --dir DIR       where its own repository and state are made (default: the temporary directory)
+  --json FILE     write the medians there too
+`;
+
+const { values: flags } = parseArgs({
+  options: {
+    view: { type: 'string' },
+    against: { type: 'string', multiple: true, default: [] },
+    rounds: { type: 'string', default: '5' },
+    'budget-ms': { type: 'string', default: '100' },
+    dir: { type: 'string', default: tmpdir() },
+    json: { type: 'string' },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
+});
+if (flags.help) {
+  process.stdout.write(HELP);
+  process.exit(0);
+}
+
+const here = import.meta.dirname;
+const gate = resolve(here, '../gate');
+const rounds = Number(flags.rounds);
+const budgetMs = Number(flags['budget-ms']);
+type Figures = Record<string, number>;
+
+/** What is shown of each measure: a name, and the size of one operation for throughputs. */
+const MEASURES: Readonly<Record<string, { name: string; bytes?: number }>> = {
+  openClose: { name: 'open+close, reading' },
+  openCloseWrite: { name: 'open+close, writing' },
+  create: { name: 'create+close' },
+  stat: { name: 'stat' },
+  readMiB: { name: 'read, 1 MiB each', bytes: 1024 * 1024 },
+  writeMiB: { name: 'write, 1 MiB each', bytes: 1024 * 1024 },
+  read4k: { name: 'read, 4 KiB each', bytes: 4096 },
+  write4k: { name: 'write, 4 KiB each', bytes: 4096 },
+};
+
+interface Place {
+  readonly name: string;
+  readonly dir: string;
+}
+
+/** A child that is not Gate, and no actor of anybody's. */
+function child(script: string, ...args: string[]): Figures {
+  const { GATE_ACTOR: _actor, ...env } = process.env;
+  const out = execFileSync(
+    process.execPath,
+    ['--disable-warning=ExperimentalWarning', `${here}/${script}`, ...args],
+    {
+      env,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
+  return JSON.parse(out) as Figures;
+}
+
+function median(numbers: readonly number[]): number {
+  const sorted = [...numbers].sort((a, b) => a - b);
+  return sorted[sorted.length >> 1] ?? Number.NaN;
+}
+
+function measureAll(places: readonly Place[]): Map<string, Figures> {
+  const seen = new Map<string, Figures[]>(places.map(({ name }) => [name, []]));
+  for (let round = 1; round <= rounds; round++)
+    for (const { name, dir } of places) {
+      process.stderr.write(`round ${round} of ${rounds}: ${name}          \r`);
+      seen.get(name)!.push(child('bench-loop.ts', dir, String(budgetMs)));
+    }
+  process.stderr.write(`${' '.repeat(60)}\r`);
+  const medianOf = (figures: Figures[]) =>
+    Object.fromEntries(Object.keys(MEASURES).map((key) => [key, median(figures.map((one) => one[key]!))]));
+  return new Map([...seen].map(([name, figures]) => [name, medianOf(figures)]));
+}
+
+function shown(ns: number, bytes: number | undefined): string {
+  if (bytes !== undefined) return `${((bytes / ns) * (1e9 / 1024 / 1024)).toFixed(0)} MiB/s`;
+  return `${(ns / 1000).toFixed(1)} µs`;
+}
+
+function printTable(places: readonly Place[], medians: Map<string, Figures>): void {
+  const native = medians.get('native')!;
+  const rows = [['', ...places.map(({ name }) => name)]];
+  for (const [key, { name, bytes }] of Object.entries(MEASURES))
+    rows.push([
+      name,
+      ...places.map((place) => {
+        const ns = medians.get(place.name)![key]!;
+        const ratio = place.name === 'native' ? '' : `  ${(native[key]! / ns).toFixed(2)} ×`;
+        return `${shown(ns, bytes)}${ratio}`;
+      }),
+    ]);
+  const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
+  for (const row of rows)
+    console.log(
+      row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('   '),
+    );
+}
+
+interface View {
+  /** The repository, and the view of it. */
+  readonly root: string;
+  readonly mount: string;
+  readonly socket: string | undefined;
+  readonly end: () => void;
+}
+
+/** A view of our own, in a state directory of its own. */
+function makeView(): View {
+  const base = mkdtempSync(`${resolve(flags.dir)}/gate-bench-`);
+  const root = `${base}/repository`;
+  mkdirSync(root);
+  const env = { ...process.env, GATE_STATE_DIR: `${base}/state`, GATE_BROKER_PORT: '0' };
+  const end = () => {
+    execFileSync(gate, ['down', '--all'], { env, stdio: 'ignore' });
+    rmSync(base, { recursive: true, force: true });
+  };
+  try {
+    const out = execFileSync(gate, ['up', root, '--mount', `${base}/view`, '--json'], {
+      env,
+      encoding: 'utf8',
+    });
+    const up = JSON.parse(out) as { mount: string; broker: { socket: string } };
+    return { root, mount: up.mount, socket: up.broker.socket, end };
+  } catch (error) {
+    end();
+    throw error;
+  }
+}
+
+/** A view that is there: its root is the source of the mount. */
+function useView(dir: string): View {
+  const mount = resolve(dir);
+  const line = readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .map((one) => one.split(' ').map((field) => field.replaceAll('\\040', ' ')))
+    .find(([, at, type]) => at === mount && type === 'fuse.gate');
+  if (!line) throw new Error(`${mount} is not the mount point of a view`);
+  return { root: line[0]!, mount, socket: undefined, end: () => {} };
+}
+
+const view = flags.view === undefined ? makeView() : useView(flags.view);
+const folder = `gate-bench-${process.pid}`;
+const made: string[] = [];
+try {
+  const places: Place[] = [
+    { name: 'native', dir: `${view.root}/${folder}-native` },
+    { name: 'view', dir: `${view.mount}/${folder}-view` },
+    ...flags.against.map((dir) => ({ name: dir, dir: `${resolve(dir)}/${folder}` })),
+  ];
+  for (const { dir } of places) {
+    mkdirSync(dir);
+    made.push(dir);
+  }
+  const medians = measureAll(places);
+  const broker =
+    view.socket === undefined
+      ? undefined
+      : median(
+          Array.from(
+            { length: rounds },
+            () => child('bench-broker.ts', view.socket!, '1000').pairsPerSecond!,
+          ),
+        );
+  console.log(`Linux ${release()}, Node ${process.versions.node}, medians of ${rounds} interleaved rounds`);
+  console.log('× is speed relative to native: above 1 is faster\n');
+  printTable(places, medians);
+  if (broker !== undefined)
+    console.log(`\nbroker, one connection, pipelined, durable: ${broker} acquire+release pairs/s`);
+  if (flags.json !== undefined)
+    writeFileSync(
+      flags.json,
+      `${JSON.stringify({ kernel: release(), rounds, ns: Object.fromEntries(medians), brokerPairsPerSecond: broker }, null, 2)}\n`,
+    );
+} finally {
+  for (const dir of made) rmSync(dir, { recursive: true, force: true });
+  view.end();
+}
