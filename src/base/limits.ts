@@ -22,6 +22,8 @@ export const LIMITS = {
   sessions: 10_000,
   /** Answers and pushes that may be queued, in bytes, for a client that does not read. */
   outboxBytes: 64 * 1024 * 1024,
+  /** Events, in bytes, that may be queued for a subscriber who does not read; further ones are left out, with a gap marker. */
+  eventsOutboxBytes: 1024 * 1024,
   /** Events that the broker keeps. */
   historyEvents: 100_000,
 } as const;

@@ -30,15 +30,6 @@ export const DEFAULT_VOLUME = 'default';
 export const HTTP_SESSION = 'http';
 /** Prefix, inside the broker, of owners that came by HTTP. No session may use it. It is never shown. */
 export const HTTP_OWNER_PREFIX = 'http:';
-/** Names of the files in a state directory. */
-export const STATE_FILES = {
-  lock: 'broker.lock',
-  info: 'broker.json',
-  token: 'token',
-  socket: 'broker.sock',
-  database: 'broker.db',
-} as const;
-
 /** WebSocket close codes of ours (RFC 6455, 7.4.2: 4000 to 4999 are private). */
 export const CLOSE = {
   replaced: 4001,
@@ -144,7 +135,14 @@ export type ClientMessage =
   | Reassert
   /** Ends the session: gives everything back. */
   | { readonly op: 'end'; readonly id: number }
-  | { readonly op: 'status'; readonly id: number; readonly volume: string; readonly path: string }
+  | {
+      readonly op: 'status';
+      readonly id: number;
+      readonly volume: string;
+      readonly path: string;
+      /** What lies below the path, too. */
+      readonly tree?: boolean;
+    }
   | { readonly op: 'waits'; readonly id: number }
   | { readonly op: 'volumes'; readonly id: number }
   | {
@@ -239,16 +237,15 @@ export interface Blocker {
 }
 
 export type Push =
-  /** An acquire did not get through at once. */
+  /** An acquire did not get through at once; some owners in its way, nearest first. `status` tells more of them. */
   | {
       readonly push: 'queued';
       readonly requestId: string;
       readonly ticket: number;
-      readonly blockers: readonly Blocker[];
+      readonly blockers: readonly string[];
     }
   /** A hold of this session ended other than by its own release. */
   | { readonly push: 'lost'; readonly lockId: string; readonly reason: ReleaseReason }
-  /** A hold of this session changed in place: another client's move, a link. */
   | { readonly push: 'session_lost'; readonly message: string }
   | { readonly push: 'events'; readonly events: readonly GateEvent[] }
   /** The subscriber read too slowly: so many events were left out here. */
@@ -342,7 +339,7 @@ export interface PathStatus {
 export interface BrokerInfo {
   readonly pid: number;
   /** Field 22 of /proc/PID/stat (proc_pid_stat(5)): with the pid it names one process for ever, within one boot. */
-  readonly startTime: string;
+  readonly startTicks: number;
   /** /proc/sys/kernel/random/boot_id. */
   readonly bootId: string;
   readonly url: string;

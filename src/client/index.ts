@@ -1,128 +1,30 @@
-import type { Clock } from '../base/clock.ts';
-import type {
-  BrokerMessage,
-  ClientMessage,
-  GateEvent,
-  Hold,
-  Kind,
-  Mode,
-  PathStatus,
-  Push,
-  ReleaseReason,
-  Scope,
-  Target,
-  VolumeInfo,
-  WaitInfo,
-  Who,
-} from '../broker/wire.ts';
+/**
+ * The client: how every other part, and anybody's program, takes locks of a broker.
+ *
+ *     const gate = await connect({ stateDir: '/var/lib/gate', kind: 'sdk' });
+ *     await gate.withLock({ owner: 'me', path: 'src/a.ts', mode: 'write' }, async (hold) => { … });
+ *     await gate.close();
+ *
+ * - A session lives by renewals, sent every third of its TTL by themselves. Its authority ends one TTL after the last
+ *   answered renewal was *sent*, on this machine's clock, suspend included; then `onLost` is called, whatever the broker
+ *   believes. NOT guaranteed: that a program which does not listen to `onLost`, or whose event loop is blocked, stops.
+ * - A broken connection is taken up again by itself, within the TTL. What was asked and not answered is repeated; nothing
+ *   is done twice (broker/wire.ts, "Exactly once").
+ * - `send` is the low form for those who send tens of thousands of messages a second; everything else is built on it.
+ *
+ * For one-off questions without a session (status, history, events) see http.ts; for finding a broker, discover.ts.
+ */
+import { Session } from './session.ts';
+import type { ConnectOptions, GateSession } from './types.ts';
 
-export interface ConnectOptions {
-  /** The broker's Unix socket; or */
-  readonly socket?: string;
-  /** its address and token; or */
-  readonly url?: string;
-  readonly token?: string;
-  /** its state directory, where the other three are found. */
-  readonly stateDir?: string;
-  /** `mount`, `hold`, `sdk`, …: for people to read. */
-  readonly kind: string;
-  readonly pid?: number;
-  readonly host?: string;
-  readonly clock?: Clock;
-  /** Milliseconds of a clock that also counts suspend (CLOCK_BOOTTIME). Default: `os.uptime()`, 10 ms steps. */
-  readonly bootMs?: () => number;
-  /** How long to try to reach the broker at first. Default 5,000. */
-  readonly connectMs?: number;
-}
+export { discover, type Found, stateDirs } from './discover.ts';
+export type { Endpoint } from './endpoint.ts';
+export { BrokerHttp } from './http.ts';
+export type * from './types.ts';
 
-export interface AcquireOptions {
-  readonly owner: string;
-  /** Default `default`. */
-  readonly volume?: string;
-  /** One target: a path, with mode (default write) and scope (default file); or several. */
-  readonly path?: string;
-  readonly mode?: Mode;
-  readonly scope?: Scope;
-  readonly targets?: readonly Target[];
-  /** Default `name`. */
-  readonly kind?: Kind;
-  /** 0 tries, null waits without limit; absent: the broker's default. */
-  readonly waitMs?: number | null;
-  readonly leaseMs?: number | null;
-  readonly holdCapMs?: number | null;
-  readonly who?: Who;
-  readonly requestId?: string;
-}
-
-export interface AcquireControl {
-  /** Gives up waiting: the promise rejects with `cancelled`. */
-  readonly signal?: AbortSignal;
-  /** Called when the request waits, with who is in the way. */
-  readonly onQueued?: (queued: Extract<Push, { push: 'queued' }>) => void;
-}
-
-/** A client's message without its number, which `send` gives. */
-export type Outgoing = ClientMessage extends infer M
-  ? M extends { id: number }
-    ? Omit<M, 'id'>
-    : never
-  : never;
-
-/** `message` is the answer; undefined once the session is lost or closed. */
-export type SendCallback = (answer: Extract<BrokerMessage, { id: number }> | undefined) => void;
-
-export interface GateSession {
-  readonly id: string;
-  readonly ttlMs: number;
-  /** Connected right now. Without a connection requests wait, and are sent when it is back. */
-  readonly connected: boolean;
-  /** The session is lost or closed, for ever. */
-  readonly ended: boolean;
-  /** `bootMs()` at which this holder's authority ends, unless a renewal is answered before. */
-  authorityEndsMs(): number;
-  acquire(options: AcquireOptions, control?: AcquireControl): Promise<Hold>;
-  release(hold: { readonly lockId: string; readonly owner: string }): Promise<{ gone: boolean }>;
-  withLock<T>(
-    options: AcquireOptions,
-    run: (hold: Hold) => T | Promise<T>,
-    control?: AcquireControl,
-  ): Promise<T>;
-  heartbeat(hold: { readonly lockId: string; readonly owner: string }, leaseMs?: number): Promise<void>;
-  move(volume: string, from: string, to: string, tree: boolean): Promise<void>;
-  exchange(volume: string, a: string, b: string, tree: boolean): Promise<void>;
-  detach(volume: string, path: string, tree: boolean): Promise<void>;
-  addTarget(lockId: string, target: Target): Promise<void>;
-  retarget(requestId: string, targets: readonly Target[]): Promise<void>;
-  break(lockId: string): Promise<void>;
-  status(path: string, volume?: string): Promise<PathStatus>;
-  waits(): Promise<WaitInfo[]>;
-  volumes(): Promise<VolumeInfo[]>;
-  registerVolume(volume: {
-    root: string;
-    mount?: string | null;
-    dev: string;
-    ino: string;
-  }): Promise<VolumeInfo>;
-  history(path: string, volume?: string, limit?: number): Promise<GateEvent[]>;
-  /** Events from now on; a `gap` says how many were left out. Returns what ends it. */
-  subscribe(onEvent: (event: GateEvent) => void, onGap?: (missed: number) => void): () => void;
-  /** The low form: numbers the message, sends it with this turn's others, calls back with its answer. An acquire needs a
-   * `requestId`, see `newRequestId`. Survives reconnects like everything else. */
-  send(message: Outgoing, callback: SendCallback): number;
-  newRequestId(): string;
-  /** Pushes as they come (`queued`, `lost`, …), for users of `send`. */
-  onPush: ((push: Push) => void) | undefined;
-  /** Called at once when a hold ended other than by its release. */
-  onHoldLost: ((lockId: string, reason: ReleaseReason) => void) | undefined;
-  /** Called once, at once, when the session and all it held is lost: the broker said so, or authority ran out. */
-  onLost: ((why: string) => void) | undefined;
-  /** Connection lost (false) and back (true). */
-  onConnection: ((connected: boolean) => void) | undefined;
-  /** Gives everything back and ends the session. */
-  close(): Promise<void>;
-}
-
-/** Opens a session with a broker. Throws GateError `unavailable`, `unauthorized`. */
-export async function connect(_options: ConnectOptions): Promise<GateSession> {
-  throw new Error('being written');
+/** Opens a session with a broker. Throws GateError `unavailable`, `unauthorized`, `forbidden`, `limit`. */
+export async function connect(options: ConnectOptions): Promise<GateSession> {
+  const session = new Session(options);
+  await session.open();
+  return session;
 }

@@ -1,0 +1,108 @@
+/** A broker's start: from the stored rows to a state that goes on where the last one stopped. */
+
+import { GateError } from '../base/errors.ts';
+import { LockCore } from '../lock/core.ts';
+import type { Hold, Waiter } from '../lock/types.ts';
+import type { Store } from '../store/types.ts';
+import { DurableCounters } from './counters.ts';
+import { EventHub } from './events.ts';
+import { Metrics } from './metrics.ts';
+import type { Settings } from './settings.ts';
+import { BrokerState } from './state.ts';
+import { BrokerTime } from './time.ts';
+import { HTTP_SESSION } from './wire.ts';
+
+function checkRow(ok: boolean, what: string, key: string): void {
+  if (!ok)
+    throw new GateError(
+      'internal',
+      `The database is damaged: the ${what} ${key} is not one. Gate leaves it as it is.`,
+    );
+}
+
+function readHolds(store: Store): Hold[] {
+  const holds: Hold[] = [];
+  for (const [key, hold] of store.rows('hold')) {
+    checkRow(
+      hold.lockId === key && Array.isArray(hold.targets) && Number.isSafeInteger(hold.token),
+      'lock',
+      key,
+    );
+    holds.push(hold);
+  }
+  return holds;
+}
+
+function readWaiters(store: Store): Waiter[] {
+  const waiters: Waiter[] = [];
+  for (const [key, waiter] of store.rows('waiter')) {
+    checkRow(
+      Number.isSafeInteger(waiter.ticket) && Array.isArray(waiter.request?.targets),
+      'waiting request',
+      key,
+    );
+    waiters.push(waiter);
+  }
+  return waiters.sort((a, b) => a.ticket - b.ticket);
+}
+
+/**
+ * Loads the core. Leases that ended while no broker ran get the grace (one TTL, or the lease if that is shorter): their
+ * holders had nobody to renew with. HTTP requests that waited died with their connections. Locks whose session is
+ * unknown (they cannot be, unless somebody edited the database) are given up.
+ */
+export async function loadState(
+  settings: Settings,
+  store: Store,
+  gauges: { readonly sessions: () => number },
+): Promise<BrokerState> {
+  const stored = readHolds(store);
+  const waiters = readWaiters(store);
+  let latestMs = 0;
+  for (const { grantedAtMs } of stored) latestMs = Math.max(latestMs, grantedAtMs);
+  for (const { arrivedAtMs } of waiters) latestMs = Math.max(latestMs, arrivedAtMs);
+  const time = new BrokerTime(settings.clock, latestMs);
+  const nowMs = time.nowMs();
+  const holds = stored.map((hold) => {
+    if (hold.leaseMs === null || hold.leaseExpiresAtMs === null) return hold;
+    const graceMs = Math.min(hold.leaseMs, settings.sessionTtlMs);
+    return hold.leaseExpiresAtMs >= nowMs + graceMs ? hold : { ...hold, leaseExpiresAtMs: nowMs + graceMs };
+  });
+
+  const counters = new DurableCounters(store);
+  await counters.refill();
+  const core = new LockCore({ counters, limits: settings.limits });
+  core.load(holds, waiters);
+
+  const hub = new EventHub();
+  const metrics: Metrics = new Metrics({
+    sessions: gauges.sessions,
+    waiters: () => state.waiterCount,
+    events: () => hub.dropped,
+    subscribers: () => hub.size,
+  });
+  metrics.holds = holds.length;
+  let lastSeq = 0;
+  for (const event of store.events()) {
+    lastSeq = event.seq;
+    break;
+  }
+  const state: BrokerState = new BrokerState(
+    { settings, store, core, counters, time, hub, metrics },
+    lastSeq + 1,
+  );
+  for (const { request, arrivedAtMs } of waiters)
+    state.loadedWaiter(request.session, request.requestId, arrivedAtMs);
+
+  for (const { request } of waiters)
+    if (request.session === HTTP_SESSION)
+      state.apply({ type: 'cancel', requestId: request.requestId, session: HTTP_SESSION });
+  const known = new Set<string>([HTTP_SESSION]);
+  for (const [id] of store.rows('session')) known.add(id);
+  const orphans = new Set<string>();
+  for (const { session } of holds) if (!known.has(session)) orphans.add(session);
+  for (const { request } of waiters) if (!known.has(request.session)) orphans.add(request.session);
+  for (const session of orphans) state.apply({ type: 'end_session', session, reason: 'session_lost' });
+  state.apply({ type: 'tick' });
+  return state;
+}

@@ -1,0 +1,90 @@
+/** One connection to the broker: opens a WebSocket, and hands on frames as messages. Knows nothing of sessions. */
+import { connect as connectNet } from 'node:net';
+import { WebSocket } from 'ws';
+import { GateError } from '../base/errors.ts';
+import { LIMITS } from '../base/limits.ts';
+import type { BrokerMessage, ClientMessage } from '../broker/wire.ts';
+import { type Endpoint, sessionUrl, shownEndpoint } from './endpoint.ts';
+
+const HANDSHAKE_MS = 5000;
+
+export interface LinkEvents {
+  readonly onOpen: () => void;
+  /** The messages of one frame. */
+  readonly onMessages: (messages: readonly BrokerMessage[]) => void;
+  /** Once, whatever the reason. `unauthorized` and `forbidden` when it was refused. */
+  readonly onClose: (why: GateError) => void;
+}
+
+export class Link {
+  readonly #socket: WebSocket;
+  #why: GateError | undefined;
+
+  constructor(endpoint: Endpoint, events: LinkEvents) {
+    const { socket: path, token } = endpoint;
+    this.#socket = new WebSocket(sessionUrl(endpoint), {
+      perMessageDeflate: false,
+      handshakeTimeout: HANDSHAKE_MS,
+      maxPayload: LIMITS.outboxBytes,
+      headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+      ...(path !== undefined && { createConnection: () => connectNet(path) }),
+    });
+    this.#socket.on('open', events.onOpen);
+    this.#socket.on('message', (data) => {
+      const frame = JSON.parse((data as Buffer).toString()) as BrokerMessage | BrokerMessage[];
+      events.onMessages(Array.isArray(frame) ? frame : [frame]);
+    });
+    this.#socket.on('unexpected-response', (_request, response) => {
+      const code =
+        response.statusCode === 401
+          ? 'unauthorized'
+          : response.statusCode === 403
+            ? 'forbidden'
+            : 'unavailable';
+      this.#why = new GateError(
+        code,
+        `The broker at ${shownEndpoint(endpoint)} answered ${response.statusCode}.`,
+      );
+      this.#socket.terminate();
+    });
+    this.#socket.on('error', (error) => {
+      this.#why ??= new GateError(
+        'unavailable',
+        `No broker answers at ${shownEndpoint(endpoint)}: ${error.message}`,
+      );
+    });
+    this.#socket.on('close', (code, reason) => {
+      const text = reason.toString();
+      events.onClose(
+        this.#why ?? new GateError('unavailable', `The broker closed the connection (${code} ${text}).`),
+      );
+    });
+  }
+
+  send(messages: readonly ClientMessage[]): void {
+    if (this.#socket.readyState !== WebSocket.OPEN) return;
+    let part: string[] = [];
+    let size = 0;
+    for (const message of messages) {
+      const text = JSON.stringify(message);
+      // A character is three bytes at most.
+      if (size > 0 && (size + text.length) * 3 > LIMITS.frameBytes) {
+        this.#socket.send(`[${part.join(',')}]`);
+        part = [];
+        size = 0;
+      }
+      part.push(text);
+      size += text.length + 1;
+    }
+    if (part.length > 0) this.#socket.send(part.length === 1 ? part[0]! : `[${part.join(',')}]`);
+  }
+
+  /** Cuts it at once. */
+  cut(): void {
+    this.#socket.terminate();
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+}
