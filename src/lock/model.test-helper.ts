@@ -155,7 +155,10 @@ export class Model {
   }
 
   #giveBack(hold: ModelHold, id?: string): void {
-    if (hold.count === 1) return this.#end(hold, 'released');
+    if (hold.count === 1) {
+      this.#end(hold, 'released');
+      return;
+    }
     hold.count--;
     // The latest who joined goes; the first id is the hold's own.
     if (id !== undefined) hold.ids.splice(hold.ids.lastIndexOf(id), 1);
@@ -236,15 +239,18 @@ export class Model {
   #do(command: Exclude<Command, { type: 'tick' }>, now: number): void {
     switch (command.type) {
       case 'acquire':
-        return this.#acquire(command.request, now);
+        this.#acquire(command.request, now);
+        return;
       case 'release': {
         const hold = this.#find(command.lockId, command.owner);
         if (command.session !== undefined && hold.session !== command.session)
           throw refusal('owner_mismatch');
-        return this.#giveBack(hold);
+        this.#giveBack(hold);
+        return;
       }
       case 'break':
-        return this.#end(this.#find(command.lockId), 'forced');
+        this.#end(this.#find(command.lockId), 'forced');
+        return;
       case 'heartbeat': {
         const hold = this.#find(command.lockId, command.owner);
         if (command.leaseMs !== undefined) hold.leaseMs = command.leaseMs;
@@ -254,7 +260,10 @@ export class Model {
       }
       case 'cancel': {
         const waiter = this.#waiting(command.session, command.requestId);
-        if (waiter !== undefined) return this.#refuse(waiter, 'cancelled');
+        if (waiter !== undefined) {
+          this.#refuse(waiter, 'cancelled');
+          return;
+        }
         const hold = this.#holding(command.session, command.requestId);
         if (hold !== undefined) this.#giveBack(hold, command.requestId);
         return;
@@ -289,21 +298,21 @@ export class Model {
         return;
       }
       case 'detach':
-        return this.#relocate(command.volume, (path) =>
-          inside(path, command.path, command.tree) ? null : path,
-        );
+        this.#relocate(command.volume, (path) => (inside(path, command.path, command.tree) ? null : path));
+        return;
       case 'move':
         if (command.tree && (below(command.from, command.to) || below(command.to, command.from)))
           throw refusal('invalid_request');
         if (command.from === command.to) return;
-        return this.#relocate(command.volume, (path) => {
+        this.#relocate(command.volume, (path) => {
           if (inside(path, command.to, command.tree)) return null;
           return shift(path, command.from, command.to, command.tree);
         });
+        return;
       case 'exchange':
         if (command.tree && (below(command.a, command.b) || below(command.b, command.a)))
           throw refusal('invalid_request');
-        return this.#relocate(command.volume, (path) => {
+        this.#relocate(command.volume, (path) => {
           const there = shift(path, command.a, command.b, command.tree);
           return there !== path ? there : shift(path, command.b, command.a, command.tree);
         });
@@ -324,15 +333,30 @@ export class Model {
     }
     const deadlineMs = request.waitMs === null ? null : now + request.waitMs;
     const waiter = { request, ticket: this.#counters.nextTicket(), arrivedAtMs: now, deadlineMs };
-    if (this.#covered(waiter)) return this.#grant(waiter, now, false);
+    if (this.#covered(waiter)) {
+      this.#grant(waiter, now, false);
+      return;
+    }
     const mine = (one: { session: string }) => one.session === request.session;
     const locks = this.holds.filter(mine).length + this.waiters.filter((other) => mine(other.request)).length;
-    if (locks >= this.#locksPerSession) return this.#refuse(waiter, 'limit');
+    if (locks >= this.#locksPerSession) {
+      this.#refuse(waiter, 'limit');
+      return;
+    }
     const go = this.#mayGo(waiter);
-    if (!go && request.waitMs === 0) return this.#refuse(waiter, 'timeout');
-    if (!go && request.targets.some((t) => this.#full(request, t))) return this.#refuse(waiter, 'limit');
+    if (!go && request.waitMs === 0) {
+      this.#refuse(waiter, 'timeout');
+      return;
+    }
+    if (!go && request.targets.some((t) => this.#full(request, t))) {
+      this.#refuse(waiter, 'limit');
+      return;
+    }
     this.waiters.push(waiter);
-    if (this.#reachable(request.owner).has(request.owner)) return this.#refuse(waiter, 'deadlock');
+    if (this.#reachable(request.owner).has(request.owner)) {
+      this.#refuse(waiter, 'deadlock');
+      return;
+    }
     if (go) this.#grant(waiter, now, false);
     else this.#effects.push({ type: 'queued', waiter, blockers: [] });
   }

@@ -7,7 +7,7 @@ import { holdsConflict, Model } from './model.test-helper.ts';
 import type { AcquireRequest, Command, Counters, Effect, Hold, Mode, Target } from './types.ts';
 
 const seed = process.env.GATE_SEED === undefined ? undefined : Number(process.env.GATE_SEED);
-const RUNS = Number(process.env.GATE_RUNS ?? 2500);
+const RUNS = Number(process.env.GATE_RUNS ?? 5000);
 const LIMITS = { waitersPerKey: 5, locksPerSession: 12 };
 
 const OWNERS = ['ann', 'bob', 'cat', 'dan'];
@@ -22,6 +22,9 @@ function counters(): Counters {
   return { nextTicket: () => ++ticket, nextToken: () => ++token, newLockId: () => `L${++id}` };
 }
 
+const record = <T>(parts: { [K in keyof T]: fc.Arbitrary<T[K]> }) =>
+  fc.record<T>(parts, { noNullPrototype: true });
+
 /** A command with holes: which hold or request it means is decided when it runs. */
 type Draft =
   | { type: 'command'; command: Command }
@@ -32,11 +35,11 @@ const mode = fc.constantFrom<Mode>('read', 'read', 'write', 'write', 'replace');
 const target: fc.Arbitrary<Target> = fc.oneof(
   {
     weight: 4,
-    arbitrary: fc.record({ path: fc.constantFrom(...LEAVES), mode, scope: fc.constant('file' as const) }),
+    arbitrary: record({ path: fc.constantFrom(...LEAVES), mode, scope: fc.constant('file' as const) }),
   },
   {
     weight: 1,
-    arbitrary: fc.record({
+    arbitrary: record({
       path: fc.constantFrom(...PATHS),
       mode,
       scope: fc.constantFrom('file' as const, 'tree' as const),
@@ -47,7 +50,7 @@ const targets = fc.oneof(
   { weight: 3, arbitrary: fc.array(target, { minLength: 1, maxLength: 1 }) },
   { weight: 2, arbitrary: fc.array(target, { minLength: 2, maxLength: 3 }) },
 );
-const request: fc.Arbitrary<AcquireRequest> = fc.record({
+const request: fc.Arbitrary<AcquireRequest> = record({
   requestId: fc.nat(400).map((n) => `r${n}`),
   session: fc.constantFrom(...SESSIONS),
   volume: fc.constantFrom('v', 'v', 'v', 'v', 'v', 'w'),
@@ -89,7 +92,7 @@ const draft: fc.Arbitrary<Draft> = fc.oneof(
   {
     weight: 1,
     arbitrary: plain(
-      fc.record({
+      record({
         type: fc.constant('end_session' as const),
         session: fc.constantFrom(...SESSIONS),
         reason: fc.constantFrom('released' as const, 'session_lost' as const),
@@ -100,18 +103,18 @@ const draft: fc.Arbitrary<Draft> = fc.oneof(
   {
     weight: 3,
     arbitrary: plain(
-      fc.record({ type: fc.constant('move' as const), volume, from: path, to: path, tree: fc.boolean() }),
+      record({ type: fc.constant('move' as const), volume, from: path, to: path, tree: fc.boolean() }),
     ),
   },
   {
     weight: 1,
     arbitrary: plain(
-      fc.record({ type: fc.constant('exchange' as const), volume, a: path, b: path, tree: fc.boolean() }),
+      record({ type: fc.constant('exchange' as const), volume, a: path, b: path, tree: fc.boolean() }),
     ),
   },
   {
     weight: 2,
-    arbitrary: plain(fc.record({ type: fc.constant('detach' as const), volume, path, tree: fc.boolean() })),
+    arbitrary: plain(record({ type: fc.constant('detach' as const), volume, path, tree: fc.boolean() })),
   },
   {
     weight: 3,
