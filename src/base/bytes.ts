@@ -41,7 +41,7 @@ function decodeEscaped(bytes: Buffer): PathString {
 
 /** Bytes of a path or name to a string. Never throws, never loses anything. */
 export function decodePath(bytes: Buffer): PathString {
-  const text = bytes.latin1Slice(0, bytes.length);
+  const text = bytes.toString('latin1');
   if (ascii.test(text)) return text;
   try {
     return strictUtf8.decode(bytes);

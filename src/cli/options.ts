@@ -201,6 +201,13 @@ export const MOUNT_OPTIONS = {
     fallback: undefined,
     emptyMeans: 'value',
   }),
+  passthrough: spec<'auto' | 'off'>({
+    flag: 'passthrough',
+    value: 'MODE',
+    help: "'auto': the kernel reads and writes the files below itself where it can; 'off': all data goes through the view",
+    parse: oneOf('auto', 'off'),
+    fallback: 'auto',
+  }),
   attrValidMs: spec({
     flag: 'attr-valid-ms',
     value: 'MS',

@@ -66,7 +66,7 @@ export async function startMount(options: MountOptions): Promise<RunningMount> {
     defaultPermissions: true,
     ...flagsOfMount(rootStat.mntId),
   });
-  const passthrough = mounted.privileged && (options.passthrough ?? true);
+  const passthrough = mounted.privileged && options.passthrough !== 'off';
   const threads = startThreads(options, {
     fuseFd: mounted.fd,
     rootFd,

@@ -20,8 +20,8 @@ export interface MountOptions {
   readonly agents: readonly string[] | undefined;
   /** How long the kernel may remember names and attributes. */
   readonly attrValidMs: number;
-  /** Kernel passthrough where it is to be had. Default true. */
-  readonly passthrough?: boolean;
+  /** Kernel passthrough: where it is to be had, or never. Default `auto`. */
+  readonly passthrough?: 'auto' | 'off';
   readonly inPlace: boolean;
   readonly logLevel: LogLevel;
 }

@@ -69,7 +69,8 @@ const why = runReactor({
   onWake,
   allowPassthrough: data.passthrough,
   maxStackDepth: data.maxStackDepth,
-  log: (level, message, fields) => post({ t: 'log', level, message, fields }),
+  log: (message) => post({ t: 'log', level: 'warn', message }),
+  pollWake: onWake,
   create(api) {
     const resolver = new Actors(data.prober, data.mountDev, data.owner);
     actors = resolver;

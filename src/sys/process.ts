@@ -3,6 +3,7 @@ import { RLIMIT_NOFILE } from './constants.ts';
 import { bind, result } from './libc.ts';
 
 const c = {
+  unshare: bind('unshare', 'int', ['int']),
   getpid: bind('getpid', 'int', []),
   gettid: bind('gettid', 'int', []),
   tgkill: bind('tgkill', 'int', ['int', 'int', 'int']),
@@ -35,6 +36,14 @@ export function prctl(option: number, a = 0, b = 0, d = 0, e = 0): number {
 }
 
 /** The calling thread's name in `ps -L`, at most 15 bytes (PR_SET_NAME). */
+/** CLONE_FS (sched.h). */
+const CLONE_FS = 0x200;
+
+/** Gives this thread a umask and a working directory of its own (unshare(2)). */
+export function unshareFs(): number {
+  return result(c.unshare(CLONE_FS));
+}
+
 export function setThreadName(name: string): number {
   return result(c.prctlString(15, name, 0, 0, 0));
 }

@@ -1,0 +1,247 @@
+/**
+ * A real broker and a real mount for one test, and processes that work in it. Everything is cleaned up when the test ends,
+ * whatever happened: processes by pid, the mount (lazily as the last resort), the folders.
+ */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { delay, until } from '../../src/base/clock.ts';
+import { connect, type GateSession } from '../../src/client/index.ts';
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+const ACTOR = fileURLToPath(new URL('./actor.ts', import.meta.url));
+/** How long anything may take that is not the subject of the test. */
+export const PATIENCE_MS = 20_000;
+
+/** The environment of every process of a test: no actor and no agent of whoever runs the tests. */
+export function cleanEnv(extra: Record<string, string> = {}): Record<string, string> {
+  const env: Record<string, string> = {};
+  for (const [name, value] of Object.entries(process.env)) if (value !== undefined && !name.startsWith('GATE_')) env[name] = value;
+  return { ...env, GATE_AGENTS: '', ...extra };
+}
+
+export interface GateOptions {
+  readonly passthrough?: boolean;
+  readonly mountFlags?: readonly string[];
+  readonly brokerFlags?: readonly string[];
+}
+
+export class Gate {
+  readonly dir: string;
+  readonly root: string;
+  readonly mount: string;
+  readonly state: string;
+  readonly socket: string;
+  readonly #test: TestContext;
+  readonly #options: GateOptions;
+  readonly #children = new Set<ChildProcess>();
+  broker!: ChildProcess;
+  mounter!: ChildProcess;
+  volume = '';
+  session!: GateSession;
+
+  constructor(test: TestContext, options: GateOptions) {
+    this.#test = test;
+    this.#options = options;
+    // Not under /tmp where that is a tmpfs: the disk below should be a disk.
+    this.dir = mkdtempSync('/var/tmp/gate-e2e-');
+    this.root = join(this.dir, 'root');
+    this.mount = join(this.dir, 'mnt');
+    this.state = join(this.dir, 'state');
+    this.socket = join(this.state, 'broker.sock');
+    for (const path of [this.root, this.mount, this.state]) mkdirSync(path);
+  }
+
+  async start(): Promise<this> {
+    this.#test.after(() => this.stop());
+    await this.startBroker();
+    await this.startMount();
+    this.session = await connect({ socket: this.socket, kind: 'test' });
+    return this;
+  }
+
+  async startBroker(): Promise<void> {
+    const flags = ['broker', '--state-dir', this.state, '--port', '0', ...(this.#options.brokerFlags ?? [])];
+    this.broker = (await this.#service(flags)).child;
+  }
+
+  async startMount(): Promise<void> {
+    const flags = ['mount', '--root', this.root, '--mount', this.mount, '--state-dir', this.state];
+    if (this.#options.passthrough === false) flags.push('--passthrough', 'off');
+    const { child, ready } = await this.#service([...flags, ...(this.#options.mountFlags ?? [])]);
+    this.mounter = child;
+    this.volume = ready.volume as string;
+  }
+
+  /** Starts a command that tells on a descriptor when it is ready. */
+  async #service(args: string[]): Promise<{ child: ChildProcess; ready: Record<string, unknown> }> {
+    const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', MAIN, ...args, '--ready-fd', '3'], {
+      env: cleanEnv(),
+      stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    });
+    this.#children.add(child);
+    let log = '';
+    child.stdout!.on('data', (text) => (log += text));
+    child.stderr!.on('data', (text) => {
+      log += text;
+      if (process.env.GATE_TEST_LOG) process.stderr.write(text);
+    });
+    let text = '';
+    (child.stdio[3] as NodeJS.ReadableStream).on('data', (part) => (text += part));
+    const line = await until(() => (text.includes('\n') ? text : child.exitCode !== null ? 'exited' : undefined), PATIENCE_MS);
+    if (line === undefined || line === 'exited') throw new Error(`gate ${args[0]} did not become ready:\n${log}`);
+    return { child, ready: JSON.parse(line) as Record<string, unknown> };
+  }
+
+  /** A process that works on command. `name`: its GATE_ACTOR. */
+  async actor(name?: string, options: { cwd?: string; env?: Record<string, string>; uid?: number } = {}): Promise<Actor> {
+    const env = cleanEnv({ ...options.env, ...(name === undefined ? {} : { GATE_ACTOR: name }) });
+    const ids = options.uid === undefined ? {} : { uid: options.uid, gid: options.uid };
+    const child = spawn(process.execPath, [ACTOR], { env, cwd: options.cwd ?? this.mount, stdio: ['pipe', 'pipe', 'inherit'], ...ids });
+    this.#children.add(child);
+    const actor = new Actor(child);
+    await actor.ready;
+    return actor;
+  }
+
+  /** Any program; its output when it ends. */
+  run(command: string, args: readonly string[] = [], options: { cwd?: string; env?: Record<string, string> } = {}): Running {
+    const child = spawn(command, args, { cwd: options.cwd ?? this.mount, env: cleanEnv(options.env), stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#children.add(child);
+    return new Running(child);
+  }
+
+  sh(script: string, options: { cwd?: string; env?: Record<string, string> } = {}): Running {
+    return this.run('bash', ['-c', script], options);
+  }
+
+  path(name: string): string {
+    return join(this.mount, name);
+  }
+
+  /** How many requests wait for a path (of the volume). */
+  async waiting(path: string): Promise<number> {
+    return (await this.session.status(path, this.volume)).queue.length;
+  }
+
+  /** Resolves when exactly `count` requests wait for a path. */
+  async queued(path: string, count: number): Promise<void> {
+    const there = await until(async () => (await this.waiting(path)) === count, PATIENCE_MS);
+    if (there === undefined) throw new Error(`${await this.waiting(path)} wait for ${path}, not ${count}`);
+  }
+
+  /** Resolves when nobody holds or waits for anything in the volume. */
+  async idle(): Promise<void> {
+    const there = await until(async () => {
+      const status = await this.session.status('', this.volume);
+      return status.holds.length === 0 && status.queue.length === 0;
+    }, PATIENCE_MS);
+    if (there === undefined) throw new Error(`left over: ${JSON.stringify(await this.session.status('', this.volume))}`);
+  }
+
+  async stop(): Promise<void> {
+    await this.session?.close().catch(() => {});
+    for (const child of this.#children) if (child !== this.mounter && child !== this.broker) child.kill('SIGKILL');
+    this.mounter?.kill('SIGTERM');
+    await until(() => this.mounter === undefined || ended(this.mounter), 5000);
+    for (let i = 0; i < 5 && isMounted(this.mount); i++) spawnSync('umount', ['-l', this.mount]);
+    this.mounter?.kill('SIGKILL');
+    this.broker?.kill('SIGTERM');
+    await until(() => this.broker === undefined || ended(this.broker), 5000);
+    this.broker?.kill('SIGKILL');
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+export function ended(child: ChildProcess): boolean {
+  return child.exitCode !== null || child.signalCode !== null;
+}
+
+export function isMounted(path: string): boolean {
+  return readFileSync('/proc/self/mountinfo', 'utf8').includes(` ${path} `);
+}
+
+export async function startGate(test: TestContext, options: GateOptions = {}): Promise<Gate> {
+  return new Gate(test, options).start();
+}
+
+/** A program on its way. */
+export class Running {
+  readonly child: ChildProcess;
+  readonly done: Promise<{ status: number | null; signal: string | null; out: string; err: string }>;
+  over = false;
+
+  constructor(child: ChildProcess) {
+    this.child = child;
+    let out = '';
+    let err = '';
+    child.stdout!.on('data', (text) => (out += text));
+    child.stderr!.on('data', (text) => (err += text));
+    this.done = new Promise((resolve) =>
+      child.on('close', (status, signal) => {
+        this.over = true;
+        resolve({ status, signal, out, err });
+      }),
+    );
+  }
+}
+
+/** An operation on its way. Await it for its result; an errno is thrown as an Error with that message. */
+export interface Operation extends Promise<unknown> {
+  readonly over: () => boolean;
+}
+
+export class Actor {
+  readonly child: ChildProcess;
+  readonly ready: Promise<void>;
+  readonly #answers = new Map<number, (answer: { ok?: unknown; error?: string }) => void>();
+  #next = 1;
+
+  constructor(child: ChildProcess) {
+    this.child = child;
+    this.ready = new Promise((done) => this.#answers.set(0, () => done()));
+    createInterface({ input: child.stdout! }).on('line', (line) => {
+      const answer = JSON.parse(line) as { id: number; ok?: unknown; error?: string };
+      this.#answers.get(answer.id)?.(answer);
+      this.#answers.delete(answer.id);
+    });
+    child.on('exit', () => {
+      for (const answer of this.#answers.values()) answer({ error: 'the actor ended' });
+    });
+  }
+
+  get pid(): number {
+    return this.child.pid!;
+  }
+
+  do(op: string, ...args: unknown[]): Operation {
+    const id = this.#next++;
+    let over = false;
+    const result = new Promise<unknown>((resolve, reject) => {
+      this.#answers.set(id, (answer) => {
+        over = true;
+        if (answer.error === undefined) resolve(answer.ok);
+        else reject(new Error(answer.error));
+      });
+    });
+    result.catch(() => {}); // looked at by whoever awaits it
+    this.child.stdin!.write(`${JSON.stringify({ id, op, args })}\n`);
+    return Object.assign(result, { over: () => over });
+  }
+
+  open(path: string, flags = 'RDONLY'): Operation {
+    return this.do('open', path, flags);
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.child.kill(signal);
+  }
+}
+
+/** Gives everything that could wrongly go on the time to do so. Used only to show that something does not happen. */
+export function settle(): Promise<void> {
+  return delay(150);
+}
