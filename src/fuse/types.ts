@@ -129,7 +129,16 @@ export interface Handlers {
   removexattr(req: Request, name: PathString): void;
   fallocate(req: Request, fh: number, offset: number, length: number, mode: number): void;
   lseek(req: Request, fh: number, offset: number, whence: number): void;
-  copyFileRange(req: Request, fhIn: number, offIn: number, nodeidOut: number, fhOut: number, offOut: number, length: number, flags: number): void;
+  copyFileRange(
+    req: Request,
+    fhIn: number,
+    offIn: number,
+    nodeidOut: number,
+    fhOut: number,
+    offOut: number,
+    length: number,
+    flags: number,
+  ): void;
   syncfs?(req: Request): void;
   /** The caller of request `unique` was hit by a signal. Answer that request with EINTR, or not at all. */
   interrupt(unique: number): void;
@@ -165,6 +174,12 @@ export interface FuseApi {
   replyStatx(req: Request, reply: StatxReply): number;
   replyOpen(req: Request, open: OpenReply): number;
   replyCreate(req: Request, entry: Entry, open: OpenReply): number;
+  /**
+   * A place for at most `sizeBytes` (no more than 1 MiB) of READ data, inside the answer that `replyData` sends: fill it
+   * and hand a part of it that begins at its start to `replyData` at once, and nothing is copied.
+   */
+  dataBuffer(sizeBytes: number): Buffer;
+  /** READ, READLINK, GETXATTR, LISTXATTR. Any buffer; it is copied unless it is from `dataBuffer`. */
   replyData(req: Request, data: Buffer): number;
   replyWrite(req: Request, sizeBytes: number): number;
   replyStatfs(req: Request, st: StatfsReply): number;

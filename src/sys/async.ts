@@ -7,12 +7,16 @@
  * The others, when they fail, are called again on this thread, where the same failure comes at once.
  */
 import nodeFs from 'node:fs';
+import type { PathString } from '../base/bytes.ts';
 import { EIO, errnoNumber } from './errno.ts';
 import { fallocate } from './files.ts';
 import { copyFileRange, type PollSet, poll, syncfs } from './io.ts';
-import { bindAsync, type LibcFunction, putInt64 } from './libc.ts';
+import { bindAsync, cPath, type LibcFunction, putInt64 } from './libc.ts';
+import { umount2 } from './mounts.ts';
 
-let functions: Record<'copyFileRange' | 'fallocate' | 'syncfs' | 'poll', LibcFunction> | undefined;
+let functions:
+  | Record<'copyFileRange' | 'fallocate' | 'syncfs' | 'poll' | 'umount2', LibcFunction>
+  | undefined;
 
 function load() {
   functions ??= {
@@ -27,6 +31,7 @@ function load() {
     fallocate: bindAsync('fallocate', 'int', ['int', 'int', 'int64', 'int64']),
     syncfs: bindAsync('syncfs', 'int', ['int']),
     poll: bindAsync('poll', 'int', ['void *', 'uint64', 'int']),
+    umount2: bindAsync('umount2', 'int', ['const char *', 'int']),
   };
   return functions;
 }
@@ -103,4 +108,10 @@ export async function fallocateAsync(
 export async function pollAsync(set: PollSet, timeoutMs: number): Promise<number> {
   const value = await call(load().poll, [set.words, set.count, timeoutMs]);
   return value >= 0 ? value : poll(set, 0);
+}
+
+/** Unmounting may wait for the server of a FUSE mount, which this process may be. */
+export async function umount2Async(target: PathString, flags: number): Promise<number> {
+  const value = await call(load().umount2, [cPath(target), flags]);
+  return value >= 0 ? value : umount2(target, flags);
 }
