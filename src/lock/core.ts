@@ -144,7 +144,7 @@ export class LockCore extends Queries {
       engine.grant(lock, nowMs, false, covered);
       return covered === 'several';
     }
-    if (lock.session.locks.size >= this.#limits.locksPerSession)
+    if (lock.session.locks >= this.#limits.locksPerSession)
       return this.#refuseNew(
         lock,
         'limit',
@@ -269,7 +269,9 @@ export class LockCore extends Queries {
   }
 
   #endSession({ session, reason }: CommandOf<'end_session'>): void {
-    const locks = [...(this.tables.findSession(session)?.locks ?? [])].sort((a, b) => a.ticket - b.ticket);
+    const locks = [...new Set(this.tables.findSession(session)?.requests.values())].sort(
+      (a, b) => a.ticket - b.ticket,
+    );
     const why = reason === 'released' ? 'cancelled' : 'session_lost';
     for (const lock of locks) if (lock.hold === null) this.#engine.refuse(lock, why, 'Its session ended.');
     for (const lock of locks) if (!lock.ended) this.#engine.end(lock, reason);

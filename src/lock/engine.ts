@@ -112,7 +112,7 @@ export class Engine {
       this.#join(covered, lock, nowMs, waited);
       return;
     }
-    const hold: Hold = {
+    const plain: Hold = {
       lockId: this.counters.newLockId(),
       requestId: request.requestId,
       session: request.session,
@@ -129,8 +129,8 @@ export class Engine {
       leaseExpiresAtMs: request.leaseMs === null ? null : nowMs + request.leaseMs,
       holdCapMs: request.holdCapMs,
       detached: false,
-      ...(request.who && { who: request.who }),
     };
+    const hold = request.who === undefined ? plain : { ...plain, who: request.who };
     if (!inQueue) this.tables.enter(lock);
     this.insertHold(lock, hold);
     if (inQueue) this.#leaveQueues(lock);
@@ -188,7 +188,8 @@ export class Engine {
     const joined = lock.joined;
     const at = requestId === undefined ? (joined?.length ?? 0) - 1 : (joined?.indexOf(requestId) ?? -1);
     const id = at >= 0 ? joined!.splice(at, 1)[0]! : requestId;
-    if (id !== undefined) lock.session.requests.delete(id);
+    // A lock stays known by one id at least (after `load` it has only its own).
+    if (id !== undefined && (id !== lock.requestId || joined?.length)) lock.session.requests.delete(id);
     lock.hold = { ...lock.hold!, count: lock.hold!.count - 1 };
     this.effects.push({ type: 'released', hold: lock.hold, reason: 'released', gone: false });
   }
@@ -198,8 +199,8 @@ export class Engine {
     lock.ended = true;
     for (const entry of lock.entries) this.removeHeld(entry);
     const requests = lock.session.requests;
-    for (const id of [lock.requestId, ...(lock.joined ?? [])])
-      if (requests.get(id) === lock) requests.delete(id);
+    if (requests.get(lock.requestId) === lock) requests.delete(lock.requestId);
+    for (const id of lock.joined ?? []) requests.delete(id);
     this.tables.locks.delete(lock.hold!.lockId);
     this.setTimer(lock, null);
     this.#unwatchCap(lock);

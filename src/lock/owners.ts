@@ -16,9 +16,10 @@ export function addOwn(entry: Entry): void {
 }
 
 function mapEntry(byNode: NonNullable<Owner['byNode']>, entry: Entry): void {
-  const list = byNode.get(entry.node);
-  if (list === undefined) byNode.set(entry.node, [entry]);
-  else list.push(entry);
+  const there = byNode.get(entry.node);
+  if (there === undefined) byNode.set(entry.node, entry);
+  else if (Array.isArray(there)) there.push(entry);
+  else byNode.set(entry.node, [there, entry]);
 }
 
 export function removeOwn(entry: Entry): void {
@@ -30,8 +31,8 @@ export function removeOwn(entry: Entry): void {
   }
   entry.ownAt = -1;
   if (owner.byNode === null) return;
-  const list = owner.byNode.get(entry.node)!;
-  if (list.length > 1) list.splice(list.indexOf(entry), 1);
+  const there = owner.byNode.get(entry.node)!;
+  if (Array.isArray(there) && there.length > 1) there.splice(there.indexOf(entry), 1);
   else owner.byNode.delete(entry.node);
   if (owner.entries.length === 0) owner.byNode = null;
 }
@@ -44,7 +45,9 @@ function* nearbyOwn(asked: Entry): Generator<Entry, void, void> {
     return;
   }
   for (let node = asked.node; ; node = node.parent) {
-    for (const entry of owner.byNode.get(node) ?? []) if (entry.isTree || node === asked.node) yield entry;
+    const there = owner.byNode.get(node) ?? [];
+    for (const entry of Array.isArray(there) ? there : [there])
+      if (entry.isTree || node === asked.node) yield entry;
     if (node.parent === null) return;
   }
 }

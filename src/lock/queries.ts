@@ -42,7 +42,7 @@ export class Queries {
   }
 
   holdsOf(session: string): Hold[] {
-    const locks = this.tables.findSession(session)?.locks ?? [];
+    const locks = new Set(this.tables.findSession(session)?.requests.values());
     return [...locks].filter((lock) => lock.hold !== null).map((lock) => lock.hold!);
   }
 

@@ -9,7 +9,7 @@ export class Owner {
   /** Entries of its holds, in no order. */
   readonly entries: Entry[] = [];
   /** The same by node, once there are too many to look through. */
-  byNode: Map<Node, Entry[]> | null = null;
+  byNode: Map<Node, Entry | Entry[]> | null = null;
   readonly waiting = new Set<Lock>();
   /** Holds and waiters, detached ones too. */
   locks = 0;
@@ -23,7 +23,8 @@ export class Session {
   readonly name: string;
   /** By request id; a hold that was joined is here under each id that joined it. */
   readonly requests = new Map<string, Lock>();
-  readonly locks = new Set<Lock>();
+  /** Holds and waiters. */
+  locks = 0;
 
   constructor(name: string) {
     this.name = name;

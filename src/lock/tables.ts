@@ -46,11 +46,11 @@ export class Tables {
 
   enter(lock: Lock): void {
     lock.owner.locks++;
-    lock.session.locks.add(lock);
+    lock.session.locks++;
   }
 
   leave(lock: Lock): void {
-    lock.session.locks.delete(lock);
+    lock.session.locks--;
     if (--lock.owner.locks === 0) this.#owners.delete(lock.owner.name);
     this.#forgetSession(lock.session);
   }
@@ -62,7 +62,7 @@ export class Tables {
   }
 
   #forgetSession(session: Session): void {
-    if (session.locks.size === 0 && session.requests.size === 0) this.#sessions.delete(session.name);
+    if (session.locks === 0 && session.requests.size === 0) this.#sessions.delete(session.name);
   }
 
   counts() {

@@ -35,8 +35,10 @@ export class Node {
   children: (Node[] | null)[] | null = null;
   /** One bit a facet, set when an entry of it is here or below. */
   facets = 0;
-  /** Place in the parent's `children`, facet by facet. */
-  readonly places: number[];
+  /** Place in the parent's `children`: of one facet here (most nodes have no more), of others in `#places`. */
+  #onlyFacet = -1;
+  #onlyPlace = 0;
+  #places: number[] | null = null;
   sole: Owner | typeof MIXED | null = null;
   /** No waiter here or below has an effective ticket under this one. May be too low, never too high. */
   lowestWaiting = Number.POSITIVE_INFINITY;
@@ -45,7 +47,16 @@ export class Node {
   constructor(path: string, parent: Node | null) {
     this.path = path;
     this.parent = parent;
-    this.places = [0, 0, 0, 0, 0, 0, 0, 0];
+  }
+
+  placeIn(facet: number): number {
+    return this.#onlyFacet === facet ? this.#onlyPlace : this.#places![facet]!;
+  }
+
+  setPlace(facet: number, place: number): void {
+    if (this.#onlyFacet < 0) this.#onlyFacet = facet;
+    if (this.#onlyFacet === facet) this.#onlyPlace = place;
+    else (this.#places ??= [0, 0, 0, 0, 0, 0, 0, 0])[facet] = place;
   }
 
   isEmpty(facet: number): boolean {
@@ -171,7 +182,7 @@ export class Tree {
       if (node.parent === null) return;
       node.parent.children ??= [null, null, null, null, null, null, null, null];
       const siblings = (node.parent.children[facet] ??= []);
-      node.places[facet] = siblings.length;
+      node.setPlace(facet, siblings.length);
       siblings.push(node);
     }
   }
@@ -186,8 +197,8 @@ export class Tree {
       const siblings = node.parent.children![facet]!;
       const last = siblings.pop()!;
       if (last !== node) {
-        siblings[node.places[facet]!] = last;
-        last.places[facet] = node.places[facet]!;
+        siblings[node.placeIn(facet)] = last;
+        last.setPlace(facet, node.placeIn(facet));
       }
       if (node.facets === 0) this.#nodes.delete(node.path);
     }
