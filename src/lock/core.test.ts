@@ -155,6 +155,16 @@ describe('deadlock', () => {
     assert.deepEqual(moved, ['ann linked', 'ann deadlock']);
   });
 
+  test('a waiter on a directory does not hide what is held below it', () => {
+    const b = new Bench();
+    b.ask('ann', on('g'));
+    b.ask('cat', on('d/x'));
+    b.ask('eve', on('d'));
+    b.ask('pat', on('d'));
+    b.ask('cat', on('g'));
+    assert.deepEqual(b.ask('ann', on('d', 'write', 'tree')), ['ann deadlock']);
+  });
+
   test('two requests of one owner behind the same stranger are no cycle', () => {
     const b = new Bench();
     b.ask('bob', on('f'));
@@ -304,6 +314,33 @@ describe('names move, handles follow their inode', () => {
     ]);
     assert.deepEqual(b.do({ type: 'add_target', lockId: 'L1', target: on('h') }), ['ann attached']);
     assert.deepEqual(b.ask('cat', on('h')), ['cat waits']);
+  });
+
+  test('a hold that moves in frees the name of the inode it replaces, and brings its ticket along', () => {
+    const b = new Bench();
+    b.ask('ann', on('h', 'read'));
+    b.ask('bob', on('d/y'));
+    b.ask('cat', on('d/x', 'read'));
+    assert.deepEqual(b.ask('tom', on('d', 'read', 'tree')), ['tom waits']);
+    assert.deepEqual(b.ask('ann', on('d/x')), ['ann waits']);
+    b.do({ type: 'move', volume: 'v', from: 'h', to: 'd/x', tree: false });
+    // The inode that was at d/x lost its name, so cat is in nobody's way.
+    assert.deepEqual(
+      b.core.waits().map((w) => w.request.owner),
+      ['tom'],
+    );
+  });
+
+  test('a waiter that a move gave an earlier ticket is not overlooked by a tree above it', () => {
+    const b = new Bench();
+    b.ask('ann', on('h', 'read'));
+    b.ask('bob', on('d/y'));
+    b.ask('cat', on('d/x', 'read'), { kind: 'name' });
+    b.ask('tom', on('d', 'read', 'tree'));
+    b.ask('ann', on('d/x'));
+    b.do({ type: 'move', volume: 'v', from: 'h', to: 'd/x', tree: false });
+    assert.deepEqual(b.release('bob'), ['bob released']);
+    assert.deepEqual(b.release('cat'), ['cat released', 'ann has L4']);
   });
 
   test('a retargeted waiter keeps its ticket', () => {

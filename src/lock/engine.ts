@@ -115,9 +115,10 @@ export class Engine {
     const plain: Hold = {
       lockId: this.counters.newLockId(),
       requestId: request.requestId,
-      session: request.session,
+      // The one copy of each name, not the request's own.
+      session: lock.session.name,
       volume: request.volume,
-      owner: request.owner,
+      owner: lock.owner.name,
       kind: request.kind,
       targets: request.targets,
       ticket: lock.ticket,

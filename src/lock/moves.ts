@@ -56,7 +56,6 @@ function replaceHeldTargets(engine: Engine, lock: Lock, targets: readonly Target
   for (const entry of lock.entries) if (!old.includes(entry)) engine.addHeld(entry);
   for (const entry of old) if (!lock.entries.includes(entry)) engine.removeHeld(entry);
   engine.wakeWatchers(lock);
-  engine.suspect(lock.owner);
 }
 
 function changeHold(

@@ -1,4 +1,4 @@
-import { CONFLICTS } from './conflict.ts';
+import { CONFLICTS, NAME_READ, REPLACE, WRITE } from './conflict.ts';
 import { parentOf } from './paths.ts';
 import { SortedQueue } from './sorted.ts';
 import type { Entry, Owner } from './state.ts';
@@ -15,11 +15,28 @@ const FACETS = 8;
 
 /** The entries of one scope at one node: four lists of holds, four queues of waiters. */
 class Bucket {
-  readonly held: (Entry[] | null)[] = [null, null, null, null];
+  /** By class; as fields, for there are a million of these. */
+  #writes: Entry[] | null = null;
+  #replaces: Entry[] | null = null;
+  #nameReads: Entry[] | null = null;
+  #handleReads: Entry[] | null = null;
   queues: (SortedQueue<Entry> | null)[] | null = null;
 
+  held(cls: number): Entry[] | null {
+    if (cls === WRITE) return this.#writes;
+    if (cls === REPLACE) return this.#replaces;
+    return cls === NAME_READ ? this.#nameReads : this.#handleReads;
+  }
+
+  startHeld(cls: number, first: Entry): void {
+    if (cls === WRITE) this.#writes = [first];
+    else if (cls === REPLACE) this.#replaces = [first];
+    else if (cls === NAME_READ) this.#nameReads = [first];
+    else this.#handleReads = [first];
+  }
+
   isEmpty(facet: number): boolean {
-    if (facet < WAITING) return (this.held[facet]?.length ?? 0) === 0;
+    if (facet < WAITING) return (this.held(facet)?.length ?? 0) === 0;
     return (this.queues?.[facet - WAITING]?.size ?? 0) === 0;
   }
 }
@@ -76,19 +93,16 @@ export interface Wanted {
 
 export class Tree {
   readonly #nodes = new Map<string, Node>();
+  readonly #root = new Node('', null);
   readonly #work: { visited: number };
 
   constructor(work: { visited: number }) {
     this.#work = work;
-    this.#nodes.set('', new Node('', null));
+    this.#nodes.set('', this.#root);
   }
 
   get size(): number {
     return this.#nodes.size;
-  }
-
-  get isEmpty(): boolean {
-    return this.#nodes.size === 1 && this.#nodes.get('')!.facets === 0;
   }
 
   /** The node of a path, made when it is not there. Who adds nothing to it must `prune` it. */
@@ -115,13 +129,13 @@ export class Tree {
 
   addHeld(entry: Entry): void {
     const bucket = bucketOf(entry);
-    const list = bucket.held[entry.class];
+    const list = bucket.held(entry.class);
     if (list) {
       entry.heldAt = list.length;
       list.push(entry);
     } else {
       entry.heldAt = 0;
-      bucket.held[entry.class] = [entry];
+      bucket.startHeld(entry.class, entry);
     }
     this.#enter(entry.node, entry.class);
     const owner = entry.lock.owner;
@@ -132,7 +146,7 @@ export class Tree {
   }
 
   removeHeld(entry: Entry): void {
-    const list = bucketOf(entry).held[entry.class]!;
+    const list = bucketOf(entry).held(entry.class)!;
     const last = list.pop()!;
     if (last !== entry) {
       list[entry.heldAt] = last;
@@ -209,6 +223,7 @@ export class Tree {
    * undefined.
    */
   earlierWaiter(asked: Entry): Entry | undefined {
+    if (this.#root.facets >> WAITING === 0) return undefined;
     let best: Entry | undefined;
     const mask = CONFLICTS[asked.class]!;
     const consider = (bucket: Bucket | null) => {
@@ -288,7 +303,7 @@ export class Tree {
   #foreign(bucket: Bucket | null, mask: number, owner: Owner): Entry | undefined {
     if (bucket === null) return undefined;
     for (let cls = 0; cls < 4; cls++) {
-      const list = ((mask >> cls) & 1) === 1 ? bucket.held[cls] : null;
+      const list = ((mask >> cls) & 1) === 1 ? bucket.held(cls) : null;
       if (!list) continue;
       for (const entry of list) {
         this.#work.visited++;
@@ -357,7 +372,7 @@ export class Tree {
     for (let cls = 0; cls < 4; cls++) {
       if (((mask >> cls) & 1) === 0) continue;
       if (what.held)
-        for (const entry of bucket.held[cls] ?? []) {
+        for (const entry of bucket.held(cls) ?? []) {
           this.#work.visited++;
           yield entry;
         }
