@@ -1,6 +1,6 @@
 /**
  * A session over changing connections: numbers messages, gathers a turn's into one frame, keeps what is not answered and
- * repeats it after a reconnect, renews, and watches its own authority. authority.ts and calls.ts build on it.
+ * repeats it after a reconnect, renews, and watches its own authority. The calls of calls.ts are built on it.
  */
 import { uptime } from 'node:os';
 import { type Clock, delay, systemClock, type Timer } from '../base/clock.ts';
@@ -62,13 +62,15 @@ export class Session extends Calls implements GateSession {
   #welcome: Welcome | undefined;
   #connected = false;
   #ended = false;
+  #closing = false;
   #authorityEndsMs = Number.POSITIVE_INFINITY;
   #renewTimer: Timer | undefined;
+  #authorityTimer: Timer | undefined;
   #renewUnanswered = false;
   #opened: { resolve: () => void; reject: (error: GateError) => void } | undefined;
   #openUntilMs = 0;
   #retryMs = RETRY_MS_MIN;
-  /** Locks whose release is on its way. */
+  /** Ids of the locks that it has, as far as it was told. */
   readonly #held = new Set<string>();
 
   constructor(options: ConnectOptions) {
@@ -131,8 +133,12 @@ export class Session extends Calls implements GateSession {
 
   async close(): Promise<void> {
     if (this.#ended) return;
-    const answered = new Promise<void>((resolve) => this.send({ op: 'end' }, () => resolve()));
-    if (this.#connected) await Promise.race([answered, delay(CLOSE_MS)]);
+    this.#closing = true;
+    const answered = new Promise<void>((resolve) => {
+      this.send({ op: 'end' }, () => resolve());
+      this.#clock.after(CLOSE_MS, resolve);
+    });
+    if (this.#connected) await answered;
     this.#end('The session is closed.');
   }
 
@@ -193,6 +199,7 @@ export class Session extends Calls implements GateSession {
         if (OF_CONNECTION.has(message.op)) this.#pending.delete(id);
       this.onConnection?.(false);
     }
+    if (this.#closing) this.#end('The session is closed.');
     if (this.#ended) return;
     const first = this.#opened;
     const final = why.code !== 'unavailable' || this.#clock.nowMs() >= this.#openUntilMs;
@@ -312,6 +319,16 @@ export class Session extends Calls implements GateSession {
 
   #renewed(sentMs: number): void {
     this.#authorityEndsMs = sentMs + this.ttlMs;
+    this.#watchAuthority();
+  }
+
+  /** The timer's clock stands still in suspend, so it may be late; `#receive` looks too. */
+  #watchAuthority(): void {
+    this.#authorityTimer?.cancel();
+    const leftMs = this.#authorityEndsMs - this.#bootMs();
+    this.#authorityTimer = this.#clock.after(leftMs, () => {
+      if (this.#checkAuthority()) this.#watchAuthority();
+    });
   }
 
   #renewLater(): void {
@@ -347,6 +364,7 @@ export class Session extends Calls implements GateSession {
     this.#ended = true;
     this.#lostWhy = why;
     this.#renewTimer?.cancel();
+    this.#authorityTimer?.cancel();
     const wasConnected = this.#connected;
     this.#connected = false;
     if (lost) this.#link?.cut();
