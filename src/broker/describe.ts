@@ -1,18 +1,14 @@
 /** Holds and waits as people see them: owners without the HTTP prefix, and who is in whose way. */
 import type { Hold, Target, Waiter } from '../lock/types.ts';
-import { type HttpLocks, shownRequestId } from './http-locks.ts';
-import { shownOwner } from './owners.ts';
+import type { HttpLocks } from './http-locks.ts';
+import { shownOwner, shownRequest } from './owners.ts';
 import type { BrokerState } from './state.ts';
-import { type Blocker, type HoldInfo, HTTP_SESSION, type PathStatus, type WaitInfo } from './wire.ts';
+import type { Blocker, HoldInfo, PathStatus, WaitInfo } from './wire.ts';
 
 /** Blockers that are named for one waiter. */
 const BLOCKERS_SHOWN = 8;
 /** Blockers looked at for one answer: finding those of each of 10,000 waiters on one key would take seconds. */
 const BLOCKERS_SEEN = 20_000;
-
-function requestIdOf(session: string, requestId: string): string {
-  return session === HTTP_SESSION ? shownRequestId(requestId) : requestId;
-}
 
 export function holdInfo(hold: Hold): HoldInfo {
   const { requestId: _requestId, leaseMs: _leaseMs, ...rest } = hold;
@@ -48,9 +44,9 @@ function blockersOf(state: BrokerState, { request }: Waiter, budget: { left: num
 
 function waitInfo(state: BrokerState, waiter: Waiter, budget: { left: number }): WaitInfo {
   const { request, ticket, arrivedAtMs, deadlineMs } = waiter;
-  const { requestId, session, volume, targets, kind, who } = request;
+  const { session, volume, targets, kind, who } = request;
   return {
-    requestId: requestIdOf(session, requestId),
+    requestId: shownRequest(request),
     volume,
     targets,
     ...shownOwner(request.owner),

@@ -5,7 +5,7 @@
  */
 import type { Effect, Target, Who } from '../lock/types.ts';
 import type { Store } from '../store/types.ts';
-import { shownOwner } from './owners.ts';
+import { shownOwner, shownRequest } from './owners.ts';
 import { below } from './paths.ts';
 import type { GateEvent } from './wire.ts';
 
@@ -22,56 +22,70 @@ interface Subject {
   readonly session: string;
   readonly volume: string;
   readonly owner: string;
-  readonly requestId: string;
   readonly targets: readonly Target[];
   readonly who?: Who;
 }
 
 function aboutTargets(subject: Subject): Partial<EventBody> {
-  const first = subject.targets[0];
+  const { targets } = subject;
+  const first = targets[0];
   const { owner, via } = shownOwner(subject.owner);
   return {
     volume: subject.volume,
     path: first?.path,
     mode: first?.mode,
     scope: first?.scope === 'tree' ? 'tree' : undefined,
-    paths: subject.targets.length > 1 ? subject.targets.map((target) => target.path) : undefined,
+    paths: targets.length > 1 ? targets.map((target) => target.path) : undefined,
     owner,
-    via,
+    via: via === 'http' ? via : undefined,
     session: subject.session,
-    requestId: subject.requestId,
     who: briefWho(subject.who),
   };
 }
 
-/** The event that tells of an effect; undefined for renewed leases, which are no news. */
+/** The event that tells of an effect; undefined for renewed leases, which are no news. What is usual is left out. */
 export function eventOf(effect: Effect, waitedMs: number | undefined): EventBody | undefined {
   switch (effect.type) {
-    case 'queued':
-      return { type: 'queued', ...aboutTargets(effect.waiter.request) };
+    case 'queued': {
+      const { request } = effect.waiter;
+      return { type: 'queued', ...aboutTargets(request), requestId: shownRequest(request) };
+    }
     case 'granted': {
       const { lockId, token, count } = effect.hold;
+      const about = aboutTargets(effect.hold);
+      const requestId =
+        waitedMs === undefined ? undefined : shownRequest({ ...effect.hold, requestId: effect.requestId });
       return {
         type: 'granted',
-        ...aboutTargets(effect.hold),
-        requestId: effect.requestId,
+        ...about,
+        requestId,
         lockId,
         token,
-        count,
+        count: count > 1 ? count : undefined,
         waitedMs,
       };
     }
-    case 'refused':
+    case 'refused': {
+      const { request, reason, message } = effect;
       return {
         type: 'refused',
-        ...aboutTargets(effect.request),
-        reason: effect.reason,
-        message: effect.message,
+        ...aboutTargets(request),
+        requestId: shownRequest(request),
+        reason,
+        message,
         waitedMs,
       };
+    }
     case 'released': {
-      const { lockId, token, count } = effect.hold;
-      return { type: 'released', ...aboutTargets(effect.hold), lockId, token, count, reason: effect.reason };
+      const { lockId, count } = effect.hold;
+      const about = aboutTargets(effect.hold);
+      return {
+        type: 'released',
+        ...about,
+        lockId,
+        count: count > 0 ? count : undefined,
+        reason: effect.reason,
+      };
     }
     case 'hold_changed':
       if (effect.why === 'renewed') return undefined;

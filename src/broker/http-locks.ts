@@ -9,7 +9,7 @@ import type { FastifyReply } from 'fastify';
 import { GateError } from '../base/errors.ts';
 import { newId } from '../base/ids.ts';
 import type { Effect, Hold, Target, Who } from '../lock/types.ts';
-import { httpOwner, shownOwner } from './owners.ts';
+import { httpOwner, httpRequestId, shownOwner } from './owners.ts';
 import type { BrokerState } from './state.ts';
 import type { Key, Volumes } from './volumes.ts';
 import { HTTP_SESSION } from './wire.ts';
@@ -33,13 +33,6 @@ export interface AcquireBody {
 }
 
 type Settle = (effect: Extract<Effect, { type: 'granted' | 'refused' }>) => void;
-
-const GENERATED = 'req_';
-
-/** The id that the client gave, for people; ids of the broker's own making as they are. */
-export function shownRequestId(requestId: string): string {
-  return requestId.startsWith(GENERATED) ? requestId : (requestId.split('\n', 1)[0] ?? requestId).slice(2);
-}
 
 export class HttpLocks {
   readonly #state: BrokerState;
@@ -66,7 +59,7 @@ export class HttpLocks {
     );
     const owner = httpOwner(body.owner);
     // Owners do not share request ids.
-    const requestId = body.request_id === undefined ? newId('req') : `u:${body.request_id}\n${owner}`;
+    const requestId = body.request_id === undefined ? newId('req') : httpRequestId(body.request_id, owner);
     const effect = await this.#wait(requestId, body.request_id !== undefined, reply, () =>
       this.#command(body, requestId, owner, volume, targets, who),
     );

@@ -282,7 +282,7 @@ test('the broker is found where one lives', async (t) => {
   const home = tempDir(t);
   const env = { GATE_STATE_DIR: join(home, 'mine') };
   assert.deepEqual(stateDirs(env, home), [env.GATE_STATE_DIR]);
-  assert.deepEqual(stateDirs({}, '/home/ann'), ['/var/lib/gate', '/home/ann/.local/state/gate']);
+  assert.deepEqual(stateDirs({}, '/h'), ['/var/lib/gate', '/h/.local/state/gate']);
   assert.equal(await discover(env, home), undefined);
   const running = await broker(t, { stateDir: env.GATE_STATE_DIR });
   const found = await discover(env, home);

@@ -61,22 +61,18 @@ export class Link {
     });
   }
 
+  /** One frame, or as many as the limit of frames wants. */
   send(messages: readonly ClientMessage[]): void {
     if (this.#socket.readyState !== WebSocket.OPEN) return;
-    let part: string[] = [];
-    let size = 0;
-    for (const message of messages) {
-      const text = JSON.stringify(message);
-      // A character is three bytes at most.
-      if (size > 0 && (size + text.length) * 3 > LIMITS.frameBytes) {
-        this.#socket.send(`[${part.join(',')}]`);
-        part = [];
-        size = 0;
-      }
-      part.push(text);
-      size += text.length + 1;
+    const text = JSON.stringify(messages.length === 1 ? messages[0] : messages);
+    // A character is three bytes at most.
+    if (text.length * 3 <= LIMITS.frameBytes || messages.length === 1) {
+      this.#socket.send(text);
+      return;
     }
-    if (part.length > 0) this.#socket.send(part.length === 1 ? part[0]! : `[${part.join(',')}]`);
+    const half = messages.length >> 1;
+    this.send(messages.slice(0, half));
+    this.send(messages.slice(half));
   }
 
   /** Cuts it at once. */
