@@ -18,7 +18,7 @@ import { scratch } from '../view/scratch.ts';
 import type { View } from '../view/view.ts';
 import { Backing, FOPEN_DIRECT_IO } from './backing.ts';
 import { Listing } from './listing.ts';
-import { wantsToStop } from './proc.ts';
+import { lineageOf, wantsToStop } from './proc.ts';
 import { Replays } from './replay.ts';
 import { VIRTUAL_DIRECTORY, type VirtualFile, VirtualFiles } from './virtual.ts';
 import * as xattrs from './xattrs.ts';
@@ -137,7 +137,8 @@ export class Frontend implements Handlers {
     if (node === undefined) return;
     if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
     const handle = args.fh === undefined ? undefined : this.#view.handles.get(args.fh);
-    if (handle !== undefined || !this.#comesByPath(node, args)) return this.#setattr(req, node, args, handle);
+    if (handle !== undefined || !this.#comesByPath(req, node, args))
+      return this.#setattr(req, node, args, handle);
     const op = args.size === undefined ? 'setattr' : 'truncate';
     this.#replays.arrive(req, { op, node }, (grant) => {
       this.#setattr(req, node, args, undefined);
@@ -145,10 +146,16 @@ export class Frontend implements Handlers {
     });
   }
 
-  /** fchmod and futimens carry the same bits as chmod and utimens, but an error of theirs is not retried: while somebody
-   * has the inode open it may have come by a descriptor, and is let through. truncate and ftruncate differ (FATTR_FH). */
-  #comesByPath(node: Node, args: SetattrArgs): boolean {
-    return args.size !== undefined || node.handles.size === 0;
+  /**
+   * fchmod and futimens carry the same bits as chmod and utimens, but an error of theirs is not retried. So who has the
+   * inode open, itself or by an ancestor, may have come by its descriptor and is let through. Only ftruncate says
+   * so itself (FATTR_FH).
+   */
+  #comesByPath(req: Request, node: Node, args: SetattrArgs): boolean {
+    if (args.size !== undefined || node.handles.size === 0) return true;
+    const lineage = lineageOf(req.pid);
+    for (const handle of node.handles) if (lineage.includes(handle.pid)) return false;
+    return true;
   }
 
   #setattr(req: Request, node: Node, args: SetattrArgs, handle: Handle | undefined): void {

@@ -10,21 +10,19 @@
  * It ends when the mount is unmounted, by us or by anybody. What happens to its locks when it is killed is the broker's
  * business: they are freed when its session's time is over.
  */
-import { randomBytes } from 'node:crypto';
 import { constants, openSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { fileURLToPath } from 'node:url';
-import { MessageChannel, Worker } from 'node:worker_threads';
 import { systemClock } from '../base/clock.ts';
-import { GateError } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
-import { type ConnectOptions, connect, type GateSession } from '../client/index.ts';
+import type { ConnectOptions } from '../client/index.ts';
 import { mountFuse, parseMounts, unmountFuse } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
 import { Announcer } from './announce.ts';
-import type { FromReactor, ReactorData, ToReactor } from './messages.ts';
-import { KNOWN_AGENTS, type MountOptions } from './options.ts';
+import { SessionKeeper } from './keeper.ts';
+import type { FromReactor } from './messages.ts';
+import type { MountOptions } from './options.ts';
 import { Relay } from './relay.ts';
+import { startThreads, type Threads } from './threads.ts';
 import { waitsAsText } from './waits.ts';
 
 export { KNOWN_AGENTS, type MountOptions } from './options.ts';
@@ -38,104 +36,102 @@ export interface RunningMount {
   unmount(): Promise<void>;
 }
 
-/** How long a lost session is tried again before the next try. */
-const SESSION_RETRY_MS = 500;
-
-/** Mounts a view. Throws GateError; nothing stays mounted then. */
+/** Mounts a view. Throws GateError, FuseMountError; nothing stays mounted then. */
 export async function startMount(options: MountOptions): Promise<RunningMount> {
   const log = createLogger('mount', options.logLevel);
   // The read-lease probe may be broken by another open: the signal of that must not end us (fcntl(2), F_SETLEASE).
   process.on('SIGIO', () => {});
   sys.raiseOpenFiles();
   const rootFd = openSync(options.root, sys.O_PATH | constants.O_DIRECTORY);
-  const rootStat = new sys.StatBuf();
-  sys.fstatx(rootFd, rootStat);
-  let session = await connect(connection(options));
+  const below = new sys.StatBuf();
+  sys.fstatx(rootFd, below);
   const registration = {
     root: options.root,
     mount: options.mountPoint,
-    dev: String(rootStat.dev),
-    ino: String(rootStat.ino),
+    dev: String(below.dev),
+    ino: String(below.ino),
   };
-  const volume = (await session.registerVolume(registration)).id;
+  const keeper = new SessionKeeper(connection(options), registration, log);
+  await keeper.open();
+  try {
+    return await serve(options, keeper, rootFd, below.mntId, log);
+  } catch (error) {
+    await keeper.close();
+    throw error;
+  }
+}
+
+async function serve(
+  options: MountOptions,
+  keeper: SessionKeeper,
+  rootFd: number,
+  mountId: number,
+  log: Logger,
+): Promise<RunningMount> {
+  const { mountPoint } = options;
+  const { volume } = keeper;
   const mounted = await mountFuse({
-    mountPoint: options.mountPoint,
+    mountPoint,
     fsName: options.root,
     subtype: 'gate',
     allowOther: true,
     defaultPermissions: true,
-    ...flagsOfMount(rootStat.mntId),
+    ...flagsOfMount(mountId),
   });
-  const passthrough = mounted.privileged && options.passthrough !== 'off';
-  const threads = startThreads(options, {
-    fuseFd: mounted.fd,
-    rootFd,
-    privileged: mounted.privileged,
-    passthrough,
-    volume,
-  });
-  const announcer = new Announcer(systemClock, () => session, volume, options.mountPoint);
-  const relay = new Relay(session, volume, threads.send, announcer, log);
-  let over = false;
-
-  const watch = (current: GateSession) => {
-    current.onLost = (why) => {
-      if (over) return;
-      log.error(`the session with the broker was lost: ${why}`);
-      relay.lost();
-      void renew();
-    };
-  };
-  const renew = async () => {
-    while (!over) {
-      try {
-        const next = await connect(connection(options));
-        await next.registerVolume(registration);
-        session = next;
-        watch(next);
-        relay.use(next);
-        log.info('a new session with the broker');
-        return;
-      } catch (error) {
-        log.debug(`no broker yet: ${(error as Error).message}`);
-        await new Promise<void>((done) => systemClock.after(SESSION_RETRY_MS, done));
-      }
-    }
-  };
-  watch(session);
-
+  const { privileged, fd: fuseFd } = mounted;
+  const passthrough = privileged && options.passthrough !== 'off';
+  let threads: Threads;
+  try {
+    threads = startThreads(options, { fuseFd, rootFd, privileged, passthrough, volume });
+  } catch (error) {
+    await unmountFuse(mountPoint, { lazy: true });
+    throw error;
+  }
+  const announcer = new Announcer(systemClock, () => keeper.session, volume, mountPoint);
+  const relay = new Relay(keeper.session, volume, threads.send, announcer, log);
+  keeper.onLost = () => relay.lost();
+  keeper.onNew = (session) => relay.use(session);
   const unmounted = new Promise<void>((done) => {
-    threads.onMessage(async (message) => {
+    const end = async () => {
+      await threads.stop();
+      await keeper.close();
+      done();
+    };
+    const use = async (message: FromReactor) => {
       if (message.t === 'ended') {
-        over = true;
-        await threads.stop();
-        await session.close().catch(() => {});
-        done();
+        if (message.why !== 'unmounted') log.error(`the reactor ended: ${message.why}`);
+        await end();
       } else if (message.t === 'slow')
         threads.send({ t: 'done', id: message.id, result: await slow(message.call, message.fd) });
       else if (message.t === 'who')
-        threads.send({ t: 'text', id: message.id, text: await waitsAsText(session, volume) });
-      else if (message.t === 'log') log[message.level](message.message, { ...message.fields });
+        threads.send({ t: 'text', id: message.id, text: await waitsAsText(keeper.session, volume) });
+      else if (message.t === 'log') log[message.level](message.message);
       else relay.handle(message);
-    });
+    };
+    threads.onMessage(
+      (message) => void use(message),
+      (error) => {
+        // A mount that nobody serves must not hang: with its device closed the kernel answers ENOTCONN.
+        log.error(`a thread failed: ${error.stack ?? error}`);
+        process.exit(1);
+      },
+    );
   });
   return {
-    mountPoint: options.mountPoint,
+    mountPoint,
     volume,
     passthrough,
     unmounted,
     async unmount() {
-      await unmountFuse(options.mountPoint, { lazy: true });
+      await unmountFuse(mountPoint, { lazy: true });
       await unmounted;
     },
   };
 }
 
 function connection(options: MountOptions): ConnectOptions {
-  const where =
-    options.brokerSocket === undefined
-      ? { url: options.brokerUrl, token: options.token }
-      : { socket: options.brokerSocket };
+  const { brokerSocket: socket, brokerUrl: url, token } = options;
+  const where = socket === undefined ? { url, token } : { socket };
   return { ...where, kind: 'mount', pid: process.pid, host: hostname(), bootMs: sys.clockBoottimeMs };
 }
 
@@ -155,87 +151,3 @@ function flagsOfMount(mountId: number): {
   const has = (flag: string) => below?.options.includes(flag) ?? false;
   return { readOnly: has('ro'), nosuid: has('nosuid'), nodev: has('nodev'), noexec: has('noexec') };
 }
-
-interface Started {
-  readonly fuseFd: number;
-  readonly rootFd: number;
-  readonly privileged: boolean;
-  readonly passthrough: boolean;
-  readonly volume: string;
-}
-
-interface Threads {
-  send(message: ToReactor): void;
-  onMessage(use: (message: FromReactor) => void): void;
-  stop(): Promise<void>;
-}
-
-function startThreads(options: MountOptions, started: Started): Threads {
-  const wakeFd = sys.eventfd(0, sys.EFD_NONBLOCK | sys.EFD_CLOEXEC);
-  const main = new MessageChannel();
-  const prober = new MessageChannel();
-  const mount = parseMounts().findLast((m) => m.mountPoint === options.mountPoint);
-  if (mount === undefined) throw new GateError('internal', `${options.mountPoint} is not mounted`);
-  const [major, minor] = mount.dev.split(':').map(Number);
-  const limit = sys.getrlimit(sys.RLIMIT_NOFILE);
-  const data: ReactorData & { main: unknown; prober: unknown; owner: string | undefined } = {
-    fuseFd: started.fuseFd,
-    rootFd: started.rootFd,
-    wakeFd,
-    privileged: started.privileged,
-    passthrough: started.passthrough,
-    maxStackDepth: 1,
-    descriptorsMax: Math.floor((typeof limit === 'number' ? 1024 : Math.min(limit.soft, 20_000)) / 2),
-    mountDev: sys.makeDev(major!, minor!),
-    entryValidMs: options.attrValidMs,
-    attrValidMs: options.attrValidMs,
-    waitMs: options.acquireTimeoutMs,
-    lockIgnored: options.lockIgnored,
-    scanners: options.scanners,
-    requestPrefix: `${randomBytes(4).toString('hex')}-`,
-    about: JSON.stringify({
-      root: options.root,
-      mount: options.mountPoint,
-      volume: started.volume,
-      socket: options.brokerSocket,
-      url: options.brokerUrl,
-      pid: process.pid,
-    }),
-    owner: options.owner,
-    main: main.port2,
-    prober: prober.port1,
-  };
-  const agents = options.agents ?? KNOWN_AGENTS;
-  const probing = new Worker(file('prober.ts'), {
-    workerData: { port: prober.port2, wakeFd, agents },
-    transferList: [prober.port2],
-  });
-  const reactor = new Worker(file('reactor.ts'), {
-    workerData: data,
-    transferList: [main.port2, prober.port1],
-  });
-  return {
-    send(message) {
-      main.port1.postMessage(message);
-      sys.eventfdSignal(wakeFd);
-    },
-    onMessage(use) {
-      main.port1.on('message', use);
-      // A reactor that dies must not leave a mount that hangs: the kernel answers ENOTCONN once its device is closed.
-      reactor.on('error', (error) => {
-        process.stderr.write(`gate mount: the reactor failed: ${error.stack ?? error}\n`);
-        process.exit(1);
-      });
-    },
-    async stop() {
-      await Promise.all([probing.terminate(), reactor.terminate()]);
-      main.port1.close();
-    },
-  };
-}
-
-function file(name: string): string {
-  return fileURLToPath(new URL(name, import.meta.url));
-}
-
-export type { Logger };

@@ -1,4 +1,5 @@
 /** What the mount's threads say to each other: the reactor (worker), the main thread and the prober (worker). */
+import type { MessagePort } from 'node:worker_threads';
 import type { ErrorCode } from '../base/errors.ts';
 import type { Target } from '../lock/types.ts';
 import type { Actor } from '../view/actors.ts';
@@ -34,7 +35,6 @@ export type FromReactor =
       readonly t: 'log';
       readonly level: 'debug' | 'info' | 'warn' | 'error';
       readonly message: string;
-      readonly fields?: object;
     }
   | { readonly t: 'ended'; readonly why: string };
 
@@ -80,7 +80,13 @@ export interface ReactorData {
   readonly waitMs: number | null;
   readonly lockIgnored: boolean;
   readonly scanners: readonly string[];
+  readonly nonblockWaiters: readonly string[];
   readonly requestPrefix: string;
   /** Content of the root's `user.gate` attribute. */
   readonly about: string;
+  /** One owner for everybody in this view. */
+  readonly owner: string | undefined;
+  /** To the main thread. */
+  readonly main: MessagePort;
+  readonly prober: MessagePort;
 }

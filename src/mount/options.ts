@@ -26,6 +26,33 @@ export interface MountOptions {
   readonly logLevel: LogLevel;
 }
 
+/**
+ * Programs that pass O_NONBLOCK to open(2) only so that a FIFO does not stop them: GNU touch, truncate, tar, grep -r, … For
+ * them it does not mean that they would rather fail than wait for a lock.
+ */
+export const NONBLOCK_WAITERS = [
+  'bsdcpio',
+  'bsdtar',
+  'cpio',
+  'cp',
+  'dd',
+  'du',
+  'egrep',
+  'fgrep',
+  'find',
+  'grep',
+  'install',
+  'mv',
+  'pax',
+  'rsync',
+  'shred',
+  'star',
+  'tail',
+  'tar',
+  'touch',
+  'truncate',
+] as const;
+
 /** Agent CLIs that are one actor with all their descendants. */
 export const KNOWN_AGENTS = [
   'aider',

@@ -7,7 +7,7 @@ import { type MessagePort, workerData } from 'node:worker_threads';
 import { eventfdSignal } from '../sys/index.ts';
 import type { Actor } from '../view/actors.ts';
 import type { FromProber, ToProber } from './messages.ts';
-import { environmentOf, namesOf, read, statOf, statusOf } from './proc.ts';
+import { ANCESTORS_MAX, environmentOf, lineageOf, namesOf, read, statOf, statusOf } from './proc.ts';
 
 export interface ProberData {
   readonly port: MessagePort;
@@ -15,7 +15,6 @@ export interface ProberData {
   readonly agents: readonly string[];
 }
 
-const ANCESTORS_MAX = 64;
 const CACHE_MAX = 4096;
 
 const { port, wakeFd, agents } = workerData as ProberData;
@@ -71,13 +70,7 @@ function clean(name: string): string {
 
 /** The process of `tid` and its ancestors, as far as they have inode `ino` of device `dev` open. */
 function ancestorsWithOpen(tid: number, dev: number, ino: string): number[] {
-  const pids: number[] = [];
-  let at = statusOf(tid)?.pid ?? 0;
-  for (let steps = 0; at > 1 && steps < ANCESTORS_MAX; steps++) {
-    if (hasOpen(at, dev, ino)) pids.push(at);
-    at = statOf(at)?.ppid ?? 0;
-  }
-  return pids;
+  return lineageOf(tid).filter((pid) => hasOpen(pid, dev, ino));
 }
 
 function hasOpen(pid: number, dev: number, ino: string): boolean {

@@ -4,6 +4,9 @@
  */
 import { readFileSync, readlinkSync } from 'node:fs';
 
+/** Ancestors looked at, at most. */
+export const ANCESTORS_MAX = 64;
+
 export interface ProcStat {
   readonly comm: string;
   readonly ppid: number;
@@ -47,6 +50,17 @@ export function statusOf(tid: number): { pid: number; uid: number } | null {
   const pid = /^Tgid:\t(\d+)/m.exec(text)?.[1];
   const uid = /^Uid:\t(\d+)/m.exec(text)?.[1];
   return pid === undefined || uid === undefined ? null : { pid: Number(pid), uid: Number(uid) };
+}
+
+/** The process of a thread, and its ancestors, nearest first. */
+export function lineageOf(tid: number): number[] {
+  const pids: number[] = [];
+  let at = statusOf(tid)?.pid ?? 0;
+  while (at > 1 && pids.length < ANCESTORS_MAX) {
+    pids.push(at);
+    at = statOf(at)?.ppid ?? 0;
+  }
+  return pids;
 }
 
 export function environmentOf(pid: number, name: string): string | null {

@@ -2,7 +2,7 @@
  * The reactor's thread: it owns the view and the FUSE session, and blocks in the session's loop. Messages of the main
  * thread and the prober are taken when their eventfd wakes it.
  */
-import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { runReactor } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
 import { Tree } from '../view/tree.ts';
@@ -12,7 +12,7 @@ import { Frontend } from './frontend.ts';
 import type { FromProber, FromReactor, ReactorData, ToReactor } from './messages.ts';
 import { MessageLockPort } from './port.ts';
 
-const data = workerData as ReactorData & { main: MessagePort; prober: MessagePort; owner?: string };
+const data = workerData as ReactorData;
 const post = (message: FromReactor) => data.main.postMessage(message);
 const locks = new MessageLockPort(post);
 const waiting = new Map<number, (message: ToReactor) => void>();
@@ -80,6 +80,7 @@ const why = runReactor({
         waitMs: data.waitMs,
         lockIgnored: data.lockIgnored,
         scanners: data.scanners,
+        nonblockWaiters: data.nonblockWaiters,
         requestPrefix: data.requestPrefix,
         privileged: data.privileged,
         mappingsOutliveRelease: data.passthrough,

@@ -42,7 +42,7 @@ export class Relay {
       this.#toReactor({
         t: 'queued',
         requestId: push.requestId,
-        blockers: push.blockers.map((b) => b.owner),
+        blockers: push.blockers,
       });
     };
   }

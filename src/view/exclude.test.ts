@@ -43,12 +43,38 @@ function excluded(exclusions: Exclusions, path: string): boolean {
 }
 
 test('built-in defaults: git, dependencies, editor litter, logs, databases', () => {
-  for (const path of ['.git/config', 'a/node_modules/x/y.js', 'src/.a.ts.swp', 'src/4913', 'a.txt~', '#a#', 'b.log', 'c.sqlite3', 'c.db-wal', 'd.db']) put(path);
+  for (const path of [
+    '.git/config',
+    'a/node_modules/x/y.js',
+    'src/.a.ts.swp',
+    'src/4913',
+    'a.txt~',
+    '#a#',
+    'b.log',
+    'c.sqlite3',
+    'c.db-wal',
+    'd.db',
+  ])
+    put(path);
   for (const path of ['src/a.ts', 'a/node_modules.ts', 'dbx/a', 'logs/a.logs']) put(path);
   const e = load();
-  for (const path of ['.git/config', '.git', 'a/node_modules/x/y.js', 'a/node_modules/x', 'src/.a.ts.swp', 'src/4913', 'a.txt~', '#a#', 'b.log', 'c.sqlite3', 'c.db-wal', 'd.db'])
+  for (const path of [
+    '.git/config',
+    '.git',
+    'a/node_modules/x/y.js',
+    'a/node_modules/x',
+    'src/.a.ts.swp',
+    'src/4913',
+    'a.txt~',
+    '#a#',
+    'b.log',
+    'c.sqlite3',
+    'c.db-wal',
+    'd.db',
+  ])
     assert.equal(excluded(e, path), true, path);
-  for (const path of ['src/a.ts', 'a/node_modules.ts', 'dbx/a', 'logs/a.logs', 'src']) assert.equal(excluded(e, path), false, path);
+  for (const path of ['src/a.ts', 'a/node_modules.ts', 'dbx/a', 'logs/a.logs', 'src'])
+    assert.equal(excluded(e, path), false, path);
 });
 
 test('.gateignore is case-sensitive, and can lock a default after all', () => {
@@ -65,14 +91,39 @@ test('what git ignores is excluded, nested rules win, --lock-ignored locks it', 
   put('.gitignore', 'dist/\n*.o\n');
   put('pkg/.gitignore', '!main.o\n/only-here\n');
   put('.git/info/exclude', 'private\n');
-  for (const path of ['dist/a.js', 'x.o', 'pkg/main.o', 'pkg/other.o', 'pkg/only-here', 'only-here', 'private', 'src.ts']) put(path);
+  for (const path of [
+    'dist/a.js',
+    'x.o',
+    'pkg/main.o',
+    'pkg/other.o',
+    'pkg/only-here',
+    'only-here',
+    'private',
+    'src.ts',
+  ])
+    put(path);
   const wanted = [true, true, false, true, true, false, true, false];
-  const paths = ['dist/a.js', 'x.o', 'pkg/main.o', 'pkg/other.o', 'pkg/only-here', 'only-here', 'private', 'src.ts'];
+  const paths = [
+    'dist/a.js',
+    'x.o',
+    'pkg/main.o',
+    'pkg/other.o',
+    'pkg/only-here',
+    'only-here',
+    'private',
+    'src.ts',
+  ];
   const e = load();
-  assert.deepEqual(paths.map((p) => excluded(e, p)), wanted);
+  assert.deepEqual(
+    paths.map((p) => excluded(e, p)),
+    wanted,
+  );
   tree.close();
   const locked = load(true);
-  assert.deepEqual(paths.map((p) => excluded(locked, p)), paths.map(() => false));
+  assert.deepEqual(
+    paths.map((p) => excluded(locked, p)),
+    paths.map(() => false),
+  );
 });
 
 test('a changed rule file counts from the next question on', () => {

@@ -87,7 +87,7 @@ export class Opening {
   }
 
   #ask(owner: string): void {
-    const waitMs = (this.#flags & sys.O_NONBLOCK) !== 0 ? 0 : this.#view.waitMsOf(this.#actor!, this.#flags);
+    const waitMs = this.#view.waitMsOf(this.#actor!, this.#flags);
     this.#pending = this.#view.request(this.caller, owner, this.#actor!, 'handle', this.#targets, waitMs, {
       granted: (grant) => this.#granted(this.#actor!, grant),
       queued: () => this.#queued(),

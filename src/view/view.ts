@@ -34,6 +34,8 @@ export interface ViewOptions {
   readonly lockIgnored: boolean;
   /** Programs (comm) that wait at most 200 ms to read and then pass without a lock. */
   readonly scanners: readonly string[];
+  /** Programs (comm) whose O_NONBLOCK is about FIFOs: they wait like everybody. All others get EAGAIN. */
+  readonly nonblockWaiters: readonly string[];
   /** Prefix of request ids: unique to this view's session. */
   readonly requestPrefix: string;
   /** Acts as the caller when it makes files: the daemon is root. */
@@ -107,8 +109,13 @@ export class View {
   /** Wait limit of an open. */
   waitMsOf(actor: Actor, flags: number): number | null {
     const limit = this.options.waitMs;
+    if (this.#mustNotWait(actor, flags)) return 0;
     if (actor.pid === 0) return Math.min(limit ?? INVISIBLE_WAIT_MS, INVISIBLE_WAIT_MS);
     return this.#passes(actor, flags) ? SCANNER_WAIT_MS : limit;
+  }
+
+  #mustNotWait(actor: Actor, flags: number): boolean {
+    return (flags & sys.O_NONBLOCK) !== 0 && !this.options.nonblockWaiters.includes(actor.who.command ?? '');
   }
 
   #passes(actor: Actor, flags: number): boolean {
@@ -175,7 +182,7 @@ export class View {
     done: (error: number, handle: Handle | null) => void,
   ): void {
     this.withActor(caller, (actor) => {
-      if ((flags & sys.O_NONBLOCK) !== 0 || !this.#passes(actor, flags)) return done(error, null);
+      if (this.#mustNotWait(actor, flags) || !this.#passes(actor, flags)) return done(error, null);
       this.#events.note(
         this.pathOf(node) ?? '',
         'passed',

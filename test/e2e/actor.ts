@@ -54,7 +54,10 @@ createInterface({ input: process.stdin }).on('line', (line) => {
   const { id, op, args } = JSON.parse(line) as { id: number; op: string; args: never[] };
   operations[op]!(...args).then(
     (ok) => process.stdout.write(`${JSON.stringify({ id, ok: ok ?? null })}\n`),
-    (error: NodeJS.ErrnoException) => process.stdout.write(`${JSON.stringify({ id, error: error.code ?? String(error) })}\n`),
+    (error: NodeJS.ErrnoException) =>
+      process.stdout.write(
+        `${JSON.stringify({ id, error: error.errno === -35 ? 'EDEADLK' : (error.code ?? String(error)) })}\n`,
+      ),
   );
 });
 process.stdout.write('{"id":0,"ok":"ready"}\n');

@@ -19,7 +19,8 @@ export const PATIENCE_MS = 20_000;
 /** The environment of every process of a test: no actor and no agent of whoever runs the tests. */
 export function cleanEnv(extra: Record<string, string> = {}): Record<string, string> {
   const env: Record<string, string> = {};
-  for (const [name, value] of Object.entries(process.env)) if (value !== undefined && !name.startsWith('GATE_')) env[name] = value;
+  for (const [name, value] of Object.entries(process.env))
+    if (value !== undefined && !name.startsWith('GATE_')) env[name] = value;
   return { ...env, GATE_AGENTS: '', ...extra };
 }
 
@@ -78,10 +79,14 @@ export class Gate {
 
   /** Starts a command that tells on a descriptor when it is ready. */
   async #service(args: string[]): Promise<{ child: ChildProcess; ready: Record<string, unknown> }> {
-    const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', MAIN, ...args, '--ready-fd', '3'], {
-      env: cleanEnv(),
-      stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
-    });
+    const child = spawn(
+      process.execPath,
+      ['--disable-warning=ExperimentalWarning', MAIN, ...args, '--ready-fd', '3'],
+      {
+        env: cleanEnv(),
+        stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+      },
+    );
     this.#children.add(child);
     let log = '';
     child.stdout!.on('data', (text) => (log += text));
@@ -91,16 +96,28 @@ export class Gate {
     });
     let text = '';
     (child.stdio[3] as NodeJS.ReadableStream).on('data', (part) => (text += part));
-    const line = await until(() => (text.includes('\n') ? text : child.exitCode !== null ? 'exited' : undefined), PATIENCE_MS);
-    if (line === undefined || line === 'exited') throw new Error(`gate ${args[0]} did not become ready:\n${log}`);
+    const line = await until(
+      () => (text.includes('\n') ? text : child.exitCode !== null ? 'exited' : undefined),
+      PATIENCE_MS,
+    );
+    if (line === undefined || line === 'exited')
+      throw new Error(`gate ${args[0]} did not become ready:\n${log}`);
     return { child, ready: JSON.parse(line) as Record<string, unknown> };
   }
 
   /** A process that works on command. `name`: its GATE_ACTOR. */
-  async actor(name?: string, options: { cwd?: string; env?: Record<string, string>; uid?: number } = {}): Promise<Actor> {
+  async actor(
+    name?: string,
+    options: { cwd?: string; env?: Record<string, string>; uid?: number } = {},
+  ): Promise<Actor> {
     const env = cleanEnv({ ...options.env, ...(name === undefined ? {} : { GATE_ACTOR: name }) });
     const ids = options.uid === undefined ? {} : { uid: options.uid, gid: options.uid };
-    const child = spawn(process.execPath, [ACTOR], { env, cwd: options.cwd ?? this.mount, stdio: ['pipe', 'pipe', 'inherit'], ...ids });
+    const child = spawn(process.execPath, [ACTOR], {
+      env,
+      cwd: options.cwd ?? this.mount,
+      stdio: ['pipe', 'pipe', 'inherit'],
+      ...ids,
+    });
     this.#children.add(child);
     const actor = new Actor(child);
     await actor.ready;
@@ -108,8 +125,16 @@ export class Gate {
   }
 
   /** Any program; its output when it ends. */
-  run(command: string, args: readonly string[] = [], options: { cwd?: string; env?: Record<string, string> } = {}): Running {
-    const child = spawn(command, args, { cwd: options.cwd ?? this.mount, env: cleanEnv(options.env), stdio: ['ignore', 'pipe', 'pipe'] });
+  run(
+    command: string,
+    args: readonly string[] = [],
+    options: { cwd?: string; env?: Record<string, string> } = {},
+  ): Running {
+    const child = spawn(command, args, {
+      cwd: options.cwd ?? this.mount,
+      env: cleanEnv(options.env),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     this.#children.add(child);
     return new Running(child);
   }
@@ -139,12 +164,14 @@ export class Gate {
       const status = await this.session.status('', this.volume);
       return status.holds.length === 0 && status.queue.length === 0;
     }, PATIENCE_MS);
-    if (there === undefined) throw new Error(`left over: ${JSON.stringify(await this.session.status('', this.volume))}`);
+    if (there === undefined)
+      throw new Error(`left over: ${JSON.stringify(await this.session.status('', this.volume))}`);
   }
 
   async stop(): Promise<void> {
     await this.session?.close().catch(() => {});
-    for (const child of this.#children) if (child !== this.mounter && child !== this.broker) child.kill('SIGKILL');
+    for (const child of this.#children)
+      if (child !== this.mounter && child !== this.broker) child.kill('SIGKILL');
     this.mounter?.kill('SIGTERM');
     await until(() => this.mounter === undefined || ended(this.mounter), 5000);
     for (let i = 0; i < 5 && isMounted(this.mount); i++) spawnSync('umount', ['-l', this.mount]);

@@ -13,7 +13,9 @@ for (const passthrough of [true, false]) {
     const gate = await start(t);
     writeFileSync(`${gate.root}/f`, 'x');
     const order: string[] = [];
-    const [w1, w2, r3, r4, w5] = await Promise.all(['w1', 'w2', 'r3', 'r4', 'w5'].map((name) => gate.actor(name)));
+    const [w1, w2, r3, r4, w5] = await Promise.all(
+      ['w1', 'w2', 'r3', 'r4', 'w5'].map((name) => gate.actor(name)),
+    );
     const f1 = await w1!.open('f', 'WRONLY');
     const waits = [
       [w2!, 'WRONLY', 'w2'],
@@ -101,7 +103,8 @@ for (const passthrough of [true, false]) {
     writeFileSync(`${gate.root}/f`, 'x');
     const holder = await gate.actor('holder');
     const file = await holder.open('f', 'WRONLY');
-    const script = 'import signal\nsignal.signal(signal.SIGALRM, lambda *a: None)\nsignal.siginterrupt(signal.SIGALRM, False)\nsignal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)\nprint(open("f").read())';
+    const script =
+      'import signal\nsignal.signal(signal.SIGALRM, lambda *a: None)\nsignal.siginterrupt(signal.SIGALRM, False)\nsignal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)\nprint(open("f").read())';
     const waiter = gate.run('python3', ['-c', script]);
     await gate.queued('f', 1);
     await settle();
@@ -124,7 +127,8 @@ for (const passthrough of [true, false]) {
 
   test(`${mode}: a child joins the lock of the shell that opened the file`, async (t) => {
     const gate = await start(t);
-    const script = 'echo one > f; { echo two >> f; cat f >&2; sh -c "echo three >> f"; } > g 2>h; { cat f; } 3>> f';
+    const script =
+      'echo one > f; { echo two >> f; cat f >&2; sh -c "echo three >> f"; } > g 2>h; { cat f; } 3>> f';
     const done = await gate.sh(script).done;
     assert.equal(done.status, 0, done.err);
     assert.equal(readFileSync(`${gate.root}/f`, 'utf8'), 'one\ntwo\nthree\n');
@@ -158,12 +162,13 @@ const pathOperations: Record<string, (at: string) => string> = {
   rm: (at) => `rm ${at}f && ! test -e ${at}f`,
   truncate: (at) => `truncate -s 1 ${at}f && cat ${at}f`,
   'sed -i': (at) => `sed -i s/held/changed/ ${at}f && cat ${at}f`,
-  'atomic save': (at) => `python3 -c 'import os; open("${at}t","w").write("saved"); os.replace("${at}t", "${at}f")' && cat ${at}f`,
+  'atomic save': (at) =>
+    `python3 -c 'import os; open("${at}t","w").write("saved"); os.replace("${at}t", "${at}f")' && cat ${at}f`,
   chmod: (at) => `chmod 600 ${at}f && stat -c %a ${at}f`,
   touch: (at) => `touch -d @1 ${at}f && stat -c %Y ${at}f`,
   'ln onto a name': (at) => `ln -f ${at}other ${at}f && cat ${at}f`,
-  'rm -r of the directory': (at) => `rm -r ${at}../d && ! test -e ${at}../d`,
-  'mv of the directory': (at) => `mv ${at}../d ${at}../e && cat ${at}../e/f`,
+  'rm -r of the directory': (at) => `cd ${at}.. && rm -r d && ! test -e d`,
+  'mv of the directory': (at) => `cd ${at}.. && mv d e && cat e/f`,
 };
 
 for (const [name, script] of Object.entries(pathOperations))
@@ -176,7 +181,9 @@ for (const [name, script] of Object.entries(pathOperations))
       await holder.do('writeFile', 'd/other', 'other');
       const file = await holder.open('d/f', 'RDWR|CREAT');
       await holder.do('write', file, 'held');
-      const waiter = gate.sh(script(how === 'absolute' ? `${dir}/` : './'), { cwd: how === 'absolute' ? gate.mount : dir });
+      const waiter = gate.sh(script(how === 'absolute' ? `${dir}/` : './'), {
+        cwd: how === 'absolute' ? gate.mount : dir,
+      });
       await until(async () => (await gate.waiting('d/f')) > 0 || waiter.over, PATIENCE_MS);
       assert.equal(waiter.over, false, JSON.stringify(waiter.over && (await waiter.done)));
 
@@ -202,7 +209,11 @@ test('Ctrl-C ends the wait of a path operation', async (t) => {
   const gate = await startGate(t);
   const holder = await gate.actor('holder');
   const file = await holder.open('f', 'WRONLY|CREAT');
-  for (const command of [['rm', 'f'], ['truncate', '-s', '0', 'f'], ['mv', 'f', 'g']]) {
+  for (const command of [
+    ['rm', 'f'],
+    ['truncate', '-s', '0', 'f'],
+    ['mv', 'f', 'g'],
+  ]) {
     const waiter = gate.run(command[0]!, command.slice(1));
     await gate.queued('f', 1);
     waiter.child.kill('SIGINT');

@@ -1,0 +1,94 @@
+/** Starts the reactor and the prober, and carries the main thread's messages to and from the reactor. */
+import { randomBytes } from 'node:crypto';
+import { fileURLToPath } from 'node:url';
+import { MessageChannel, Worker } from 'node:worker_threads';
+import { GateError } from '../base/errors.ts';
+import { mountAt } from '../fuse/index.ts';
+import * as sys from '../sys/index.ts';
+import type { FromReactor, ReactorData, ToReactor } from './messages.ts';
+import { KNOWN_AGENTS, type MountOptions, NONBLOCK_WAITERS } from './options.ts';
+
+/** Descriptors that one process was seen to keep at most, whatever its limit says. */
+const DESCRIPTORS_SEEN_MAX = 20_000;
+
+export interface Started {
+  readonly fuseFd: number;
+  readonly rootFd: number;
+  readonly privileged: boolean;
+  readonly passthrough: boolean;
+  readonly volume: string;
+}
+
+export interface Threads {
+  send(message: ToReactor): void;
+  /** `failed`: the reactor's thread died. */
+  onMessage(use: (message: FromReactor) => void, failed: (error: Error) => void): void;
+  stop(): Promise<void>;
+}
+
+export function startThreads(options: MountOptions, started: Started): Threads {
+  const mount = mountAt(options.mountPoint);
+  if (mount === undefined) throw new GateError('internal', `${options.mountPoint} was unmounted at once`);
+  const wakeFd = sys.eventfd(0, sys.EFD_NONBLOCK | sys.EFD_CLOEXEC);
+  const main = new MessageChannel();
+  const prober = new MessageChannel();
+  const limit = sys.getrlimit(sys.RLIMIT_NOFILE);
+  const descriptors = typeof limit === 'number' ? 1024 : Math.min(limit.soft, DESCRIPTORS_SEEN_MAX);
+  const about = {
+    root: options.root,
+    mount: options.mountPoint,
+    volume: started.volume,
+    socket: options.brokerSocket,
+    url: options.brokerUrl,
+    pid: process.pid,
+  };
+  const data: ReactorData = {
+    fuseFd: started.fuseFd,
+    rootFd: started.rootFd,
+    wakeFd,
+    privileged: started.privileged,
+    passthrough: started.passthrough,
+    maxStackDepth: 1,
+    descriptorsMax: Math.floor(descriptors / 2),
+    mountDev: sys.makeDev(mount.dev.major, mount.dev.minor),
+    entryValidMs: options.attrValidMs,
+    attrValidMs: options.attrValidMs,
+    waitMs: options.acquireTimeoutMs,
+    lockIgnored: options.lockIgnored,
+    scanners: options.scanners,
+    nonblockWaiters: NONBLOCK_WAITERS,
+    requestPrefix: `${randomBytes(4).toString('hex')}-`,
+    about: JSON.stringify(about),
+    owner: options.owner,
+    main: main.port2,
+    prober: prober.port1,
+  };
+  const agents = options.agents ?? KNOWN_AGENTS;
+  const probing = new Worker(file('prober.ts'), {
+    workerData: { port: prober.port2, wakeFd, agents },
+    transferList: [prober.port2],
+  });
+  const reactor = new Worker(file('reactor.ts'), {
+    workerData: data,
+    transferList: [main.port2, prober.port1],
+  });
+  return {
+    send(message) {
+      main.port1.postMessage(message);
+      sys.eventfdSignal(wakeFd);
+    },
+    onMessage(use, failed) {
+      main.port1.on('message', use);
+      reactor.on('error', failed);
+      probing.on('error', failed);
+    },
+    async stop() {
+      await Promise.all([probing.terminate(), reactor.terminate()]);
+      main.port1.close();
+    },
+  };
+}
+
+function file(name: string): string {
+  return fileURLToPath(new URL(name, import.meta.url));
+}
