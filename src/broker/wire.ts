@@ -271,6 +271,7 @@ export interface GateEvent {
   /** When the request had more than one target: all paths. */
   readonly paths?: readonly string[];
   readonly owner?: string;
+  /** Absent: a session. */
   readonly via?: 'http' | 'session';
   readonly session?: string;
   readonly lockId?: string;

@@ -74,6 +74,27 @@ const checks: Record<string, (subject: Subject) => void> = {
     assert.deepEqual([...again.events()], [{ seq: 1 }]);
     assert.equal(again.head, 1);
   },
+  'a hold with everything comes back as it was'(subject) {
+    const store = subject.open();
+    const batch = store.batch();
+    const rows: Hold[] = [
+      { ...hold('a'), leaseMs: 5, leaseExpiresAtMs: 6, holdCapMs: 7, who: { pid: 1, command: 'x' } },
+      { ...hold('b'), detached: true, kind: 'handle', coveredSinceMs: -5 },
+      {
+        ...hold('c'),
+        targets: [
+          { path: '', mode: 'replace', scope: 'tree' },
+          { path: 'b', mode: 'read', scope: 'file' },
+        ],
+      },
+    ];
+    for (const row of rows) batch.put('hold', row.lockId, row);
+    store.commit(batch);
+    assert.deepEqual(
+      [...subject.open().rows('hold')].map(([, row]) => row),
+      rows,
+    );
+  },
   'paths that are not UTF-8 come back as they were'(subject) {
     const store = subject.open();
     const batch = store.batch();
@@ -218,7 +239,7 @@ describe('store sqlite', () => {
         (bytes: Buffer) => bytes.fill(0x5a, 0, 100),
         (bytes: Buffer) => bytes.fill(0x5a, 4096, bytes.length),
         (bytes: Buffer) => bytes.subarray(0, 5000),
-        (bytes: Buffer) => bytes.write('#oops!', bytes.lastIndexOf('{"lockId')),
+        (bytes: Buffer) => bytes.write('#oops!', bytes.lastIndexOf('["r-l')),
         () => Buffer.from('this was never a database, but it is long enough to look like one. '.repeat(20)),
       ]) {
         rmSync(path, { force: true });

@@ -11,8 +11,10 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { GateError } from '../../base/errors.ts';
 import { LIMITS } from '../../base/limits.ts';
+import type { Hold } from '../../lock/types.ts';
 import { RowBatch, TABLE_NAMES } from '../batch.ts';
 import type { Batch, Store, StoredEvent, TableName, Tables } from '../types.ts';
+import { packHold, unpackHold } from './pack.ts';
 import { corrupt, type Durability, openDatabase, storeError } from './schema.ts';
 
 export interface SqliteOptions {
@@ -118,7 +120,7 @@ export class SqliteStore implements Store {
       const drop = this.#sql.delete[table];
       for (const [key, change] of batch.changes[table])
         if (change.row === undefined) drop.run(key);
-        else put.run(key, JSON.stringify(change.row));
+        else put.run(key, JSON.stringify(table === 'hold' ? packHold(change.row as Hold) : change.row));
     }
     const last = batch.events.at(-1);
     if (!last) return;
@@ -132,7 +134,7 @@ export class SqliteStore implements Store {
   *rows<T extends TableName>(table: T): Iterable<readonly [string, Tables[T]]> {
     try {
       for (const row of this.#db.prepare(`SELECT key, body FROM ${table}`).iterate() as Iterable<Row>)
-        yield [row.key, this.#parse(row.body, table) as Tables[T]];
+        yield [row.key, this.#row(row, table) as Tables[T]];
     } catch (error) {
       throw storeError(this.#path, error);
     }
@@ -146,6 +148,16 @@ export class SqliteStore implements Store {
         : this.#db.prepare(`SELECT body FROM event WHERE instr(body, ?) ${order}`).iterate(needle);
     for (const row of found as Iterable<Row>)
       yield* (this.#parse(row.body, 'event') as StoredEvent[]).reverse();
+  }
+
+  #row({ key, body }: Row, table: TableName): unknown {
+    const value = this.#parse(body, table);
+    if (table !== 'hold') return value;
+    try {
+      return unpackHold(key, value);
+    } catch (error) {
+      throw corrupt(this.#path, (error as Error).message);
+    }
   }
 
   #parse(body: string, table: string): unknown {
