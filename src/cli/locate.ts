@@ -9,7 +9,7 @@ import { canWrite, defaultStateDir, makeStateDir, type StateFiles, stateFiles } 
 import { type BrokerInfo, DEFAULT_VOLUME } from '../broker/wire.ts';
 import { connect, type GateSession } from '../client/index.ts';
 import { CliError, type Context } from './context.ts';
-import { isInside, mountOf, VIEW_TYPE } from './mounts.ts';
+import { isInside, mountEntries, mountedViews, mountOf, VIEW_TYPE } from './mounts.ts';
 import { readBroker } from './supervisor/supervisor.ts';
 import { readViews } from './views.ts';
 
@@ -55,12 +55,17 @@ export function stateToUse(context: Context, flag?: string): StateFiles {
   }
 }
 
-/** What a view says about itself, when `path` lies in one. */
+/** What a view says about itself, when `path` lies in one, or in the root of one (the source of the mount). */
 export async function viewAt(
   path: string,
 ): Promise<{ mount: string; socket?: string; stateDir?: string; volume?: string } | undefined> {
-  const entry = mountOf(path);
-  if (entry?.type !== VIEW_TYPE) return undefined;
+  const mounts = mountEntries();
+  const covering = mountOf(path, mounts);
+  const entry =
+    covering?.type === VIEW_TYPE
+      ? covering
+      : mountedViews(mounts).find((view) => isInside(path, view.source));
+  if (!entry) return undefined;
   const { getxattr } = await import('../sys/index.ts');
   const value = Buffer.alloc(8192);
   const length = getxattr(entry.mountPoint, 'user.gate', value);
@@ -83,7 +88,7 @@ export async function viewAt(
 export async function stateCandidates(context: Context, flag?: string, path?: string): Promise<StateFiles[]> {
   if (flag !== undefined) return [stateFiles(resolved(context, flag))];
   const dirs: string[] = [];
-  const view = await viewAt(path ?? context.cwd);
+  const view = await viewAt(path === undefined ? context.cwd : absolute(context, path));
   if (view?.stateDir) dirs.push(view.stateDir);
   else if (view?.socket) dirs.push(dirname(view.socket));
   const named = chosenDir(context);

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { delay } from '../../base/clock.ts';
 import { GateError } from '../../base/errors.ts';
-import type { Blocker, Hold, Mode, Target } from '../../broker/wire.ts';
+import type { Hold, Mode, Target } from '../../broker/wire.ts';
 import { actorName, type RunningCommand, runAs } from '../actors.ts';
 import { CliError, type Context, EXIT, usage } from '../context.ts';
 import { openSession, placeOf } from '../locate.ts';
@@ -93,7 +93,7 @@ async function hold(context: Context, paths: string[], argv: string[], flags: Fl
   } catch (error) {
     return refused(error, paths, waitMs, interrupted);
   } finally {
-    await Promise.race([session.close().catch(() => {}), delay(2000)]);
+    await session.close().catch(() => {});
   }
 }
 
@@ -131,13 +131,12 @@ async function lostUnder(running: RunningCommand, why: string, flags: Flags): Pr
   return EXIT.failed;
 }
 
-function sayQueue(paths: readonly string[], blockers: readonly Blocker[]): void {
-  const first = blockers[0];
+function sayQueue(paths: readonly string[], owners: readonly string[]): void {
+  const [first, ...more] = new Set(owners);
   const who = first
-    ? `${first.who?.command ?? first.owner}${first.who?.pid ? ` (pid ${first.who.pid})` : ''} ${first.state === 'holds' ? 'holds it' : 'waits before us'}`
-    : 'somebody is in the way';
-  const more = blockers.length > 1 ? `, and ${blockers.length - 1} more` : '';
-  say(visible(`waiting for ${paths.join(', ')}: ${who}${more}. Ctrl-C gives up; gate who ${paths[0]}`));
+    ? `${first}${more.length ? ` and ${more.length} more come` : ' comes'} first`
+    : 'somebody comes first';
+  say(visible(`waiting for ${paths.join(', ')}: ${who}. Ctrl-C gives up; gate who ${paths[0]}`));
 }
 
 function refused(

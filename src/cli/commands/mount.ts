@@ -1,12 +1,18 @@
 import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import type { Command } from 'commander';
+import { delay, systemClock } from '../../base/clock.ts';
 import { createLogger } from '../../base/log.ts';
 import { startMount } from '../../mount/index.ts';
 import { CliError, type Context, usage } from '../context.ts';
 import { findBroker, resolved, stateInUse } from '../locate.ts';
-import { mountOf, VIEW_TYPE } from '../mounts.ts';
+import { mountAt, mountOf, VIEW_TYPE } from '../mounts.ts';
 import { addOptions, givenOptions, MOUNT_OPTIONS, readConfig, settingsOf } from '../options.ts';
 import { onSignals, tellReady } from '../service.ts';
+import { busyNote } from '../supervisor/supervisor.ts';
+import { unmountView } from '../supervisor/teardown.ts';
+
+/** How long an unmounted view's session and threads may take to end. */
+const END_MS = 2_000;
 
 interface Flags extends Record<string, unknown> {
   root?: string;
@@ -42,16 +48,18 @@ export function register(command: Command, context: Context, finish: (status: nu
     const settings = settingsOf(MOUNT_OPTIONS, given);
     const log = createLogger('mount', settings.logLevel, context.stderrIsTerminal);
     const running = await startMount({ root, mountPoint, ...broker.address, ...settings, inPlace: false });
+    const left = Promise.withResolvers<void>();
     onSignals((signal) => {
       log.info(`${signal}: unmounting`);
-      running.unmount().catch((error: Error) => {
-        log.error(`cannot unmount: ${error.message}`);
-        process.exit(1);
-      });
+      const busy = (users: string[]) => log.warn(busyNote(running.mountPoint, users));
+      unmountView(running.mountPoint, { uid: context.uid, clock: systemClock, busy })
+        .catch((error: Error) => log.error(error.message))
+        .then(() => Promise.race([running.unmounted, delay(END_MS)]))
+        .finally(() => process.exit(mountAt(running.mountPoint)?.type === VIEW_TYPE ? 1 : 0));
     });
     log.info(`${root} is mounted on ${running.mountPoint}`, { volume: running.volume });
     tellReady(flags.readyFd, { mount: running.mountPoint, volume: running.volume });
-    await running.unmounted;
+    await Promise.race([running.unmounted, left.promise]);
     log.info(`${running.mountPoint} is unmounted`);
     finish(0);
     // Whatever handle the reactor left must not keep an unmounted view's process.

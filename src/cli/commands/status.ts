@@ -125,12 +125,12 @@ async function readLocks(
     const volumes = await session.volumes();
     if (path !== undefined) {
       const place = await placeOf(context, session, path);
-      const { holds, queue } = await session.status(place.path, place.volume);
+      const { holds, queue } = await session.status(place.path, place.volume, true);
       return { volumes, holds, waits: queue };
     }
     const holds: HoldInfo[] = [];
     const ids = new Set([...volumesShown, ...volumes.map((volume) => volume.id), 'default']);
-    for (const id of ids) if (id !== null) holds.push(...(await session.status('', id)).holds);
+    for (const id of ids) if (id !== null) holds.push(...(await session.status('', id, true)).holds);
     return { volumes, holds, waits: await session.waits() };
   } finally {
     await session.close();

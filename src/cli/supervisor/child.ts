@@ -3,7 +3,7 @@
  * file, and says on descriptor 3 that it is ready, as one line of JSON. When it ends by itself it is started again, after a
  * pause that grows. A supervisor that was itself restarted adopts it by its recorded identity.
  */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { type Clock, delay, type Timer } from '../../base/clock.ts';
@@ -50,6 +50,7 @@ export class ManagedChild {
   #failures = 0;
   #startedAtMs = 0;
   #restart: Timer | undefined;
+  #child: ChildProcess | undefined;
 
   constructor(spec: ChildSpec, clock: Clock, log: Logger, env: Record<string, string>) {
     this.#spec = spec;
@@ -101,6 +102,7 @@ export class ManagedChild {
       { cwd: '/', detached: true, env: this.#env, stdio: ['ignore', log, log, 'pipe'] },
     );
     closeSync(log);
+    this.#child = child;
     const exited = new Promise<string>((resolve) => {
       child.once('error', (error) => resolve(`could not be started: ${error.message}`));
       child.once('exit', (code, signal) =>
@@ -113,7 +115,9 @@ export class ManagedChild {
     const result = await Promise.race([
       readyLine(child.stdio[3] as Readable),
       exited,
-      delay(READY_MS).then(() => `was not ready after ${READY_MS / 1000} s`),
+      new Promise<string>((late) => {
+        this.#clock.after(READY_MS, () => late(`was not ready after ${READY_MS / 1000} s`));
+      }),
     ]);
     if (typeof result === 'string' || identity === undefined) {
       this.#process = undefined;
@@ -158,6 +162,12 @@ export class ManagedChild {
   expectEnd(): void {
     this.#wanted = false;
     this.#restart?.cancel();
+  }
+
+  /** Leaves it to itself: it goes on when this process ends. */
+  letGo(): void {
+    this.expectEnd();
+    this.#child?.unref();
   }
 
   async stop(): Promise<void> {

@@ -32,7 +32,7 @@ async function startSupervisor(context: Context, files: StateFiles): Promise<voi
     childEnv(context.env),
   );
   await child.start();
-  child.expectEnd();
+  child.letGo();
 }
 
 /** Asks the supervisor; starts it first when none runs. */

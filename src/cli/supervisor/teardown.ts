@@ -39,6 +39,11 @@ async function tryUnmount(mountPoint: string, lazy: boolean, uid: number): Promi
   });
 }
 
+async function abort(mountPoint: string): Promise<void> {
+  const { connectionAbort } = await import('../../fuse/index.ts');
+  connectionAbort(mountPoint);
+}
+
 export function isMounted(mountPoint: string): boolean {
   return mountAt(mountPoint) !== undefined;
 }
@@ -71,6 +76,8 @@ export async function unmountView(mountPoint: string, options: UnmountOptions): 
     if (!entry.type.startsWith('fuse'))
       throw new CliError(`${mountPoint} is a mount of type ${entry.type}, not a view: it stays`);
     const lazy = options.clock.nowMs() - startMs >= busyMs;
+    // Aborted, its server ends in order, and gives its locks back, although somebody still stands in it.
+    if (lazy) await abort(mountPoint);
     const why = await tryUnmount(mountPoint, lazy, options.uid);
     if (why === undefined) continue;
     if (lazy && isMounted(mountPoint)) throw new CliError(`${mountPoint} cannot be unmounted: ${why}`);
