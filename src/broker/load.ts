@@ -56,18 +56,18 @@ export async function loadState(
   store: Store,
   gauges: { readonly sessions: () => number },
 ): Promise<BrokerState> {
-  const stored = readHolds(store);
+  const holds = readHolds(store);
   const waiters = readWaiters(store);
   let latestMs = 0;
-  for (const { grantedAtMs } of stored) latestMs = Math.max(latestMs, grantedAtMs);
+  for (const { grantedAtMs } of holds) latestMs = Math.max(latestMs, grantedAtMs);
   for (const { arrivedAtMs } of waiters) latestMs = Math.max(latestMs, arrivedAtMs);
   const time = new BrokerTime(settings.clock, latestMs);
   const nowMs = time.nowMs();
-  const holds = stored.map((hold) => {
-    if (hold.leaseMs === null || hold.leaseExpiresAtMs === null) return hold;
-    const graceMs = Math.min(hold.leaseMs, settings.sessionTtlMs);
-    return hold.leaseExpiresAtMs >= nowMs + graceMs ? hold : { ...hold, leaseExpiresAtMs: nowMs + graceMs };
-  });
+  for (const [i, hold] of holds.entries()) {
+    if (hold.leaseMs === null || hold.leaseExpiresAtMs === null) continue;
+    const graceEndsMs = nowMs + Math.min(hold.leaseMs, settings.sessionTtlMs);
+    if (hold.leaseExpiresAtMs < graceEndsMs) holds[i] = { ...hold, leaseExpiresAtMs: graceEndsMs };
+  }
 
   const counters = new DurableCounters(store);
   await counters.refill();

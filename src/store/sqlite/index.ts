@@ -14,7 +14,7 @@ import { LIMITS } from '../../base/limits.ts';
 import type { Hold } from '../../lock/types.ts';
 import { RowBatch, TABLE_NAMES } from '../batch.ts';
 import type { Batch, Store, StoredEvent, TableName, Tables } from '../types.ts';
-import { packHold, unpackHold } from './pack.ts';
+import { type Intern, interner, packHold, unpackHold } from './pack.ts';
 import { corrupt, type Durability, openDatabase, storeError } from './schema.ts';
 
 export interface SqliteOptions {
@@ -132,9 +132,10 @@ export class SqliteStore implements Store {
   }
 
   *rows<T extends TableName>(table: T): Iterable<readonly [string, Tables[T]]> {
+    const intern = interner();
     try {
       for (const row of this.#db.prepare(`SELECT key, body FROM ${table}`).iterate() as Iterable<Row>)
-        yield [row.key, this.#row(row, table) as Tables[T]];
+        yield [row.key, this.#row(row, table, intern) as Tables[T]];
     } catch (error) {
       throw storeError(this.#path, error);
     }
@@ -150,11 +151,11 @@ export class SqliteStore implements Store {
       yield* (this.#parse(row.body, 'event') as StoredEvent[]).reverse();
   }
 
-  #row({ key, body }: Row, table: TableName): unknown {
+  #row({ key, body }: Row, table: TableName, intern: Intern): unknown {
     const value = this.#parse(body, table);
     if (table !== 'hold') return value;
     try {
-      return unpackHold(key, value);
+      return unpackHold(key, value, intern);
     } catch (error) {
       throw corrupt(this.#path, (error as Error).message);
     }

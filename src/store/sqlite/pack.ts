@@ -53,8 +53,21 @@ export function packHold(hold: Hold): Packed {
   return packed;
 }
 
+/** One string for all equal ones: a million locks have few sessions and owners. */
+export type Intern = (text: string) => string;
+
+export function interner(): Intern {
+  const known = new Map<string, string>();
+  return (text) => {
+    const one = known.get(text);
+    if (one !== undefined) return one;
+    known.set(text, text);
+    return text;
+  };
+}
+
 /** Throws when it is not what `packHold` made. */
-export function unpackHold(lockId: string, value: unknown): Hold {
+export function unpackHold(lockId: string, value: unknown, intern: Intern): Hold {
   if (!Array.isArray(value) || value.length < 11 || !Array.isArray(value[5]))
     throw new Error(`${lockId} is not a hold`);
   const [
@@ -82,9 +95,9 @@ export function unpackHold(lockId: string, value: unknown): Hold {
   return {
     lockId,
     requestId,
-    session,
-    volume,
-    owner,
+    session: intern(session),
+    volume: intern(volume),
+    owner: intern(owner),
     kind: handle === 1 ? 'handle' : 'name',
     targets,
     ticket,
