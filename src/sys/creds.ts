@@ -91,7 +91,9 @@ export function asUser(uid: number, gid: number, caps = USER_CAPS): number {
   currentUid = uid;
   currentGid = gid;
   currentCaps = caps;
-  const code = capset(reduced);
+  // An id that this user namespace does not map, or a missing CAP_SETUID, changes nothing and says nothing.
+  const taken = setfsuid(-1) === uid && setfsgid(-1) === gid;
+  const code = taken ? capset(reduced) : -EPERM;
   if (code < 0) asRoot();
   return code;
 }

@@ -275,6 +275,7 @@ test('as a user: the file is theirs, and capabilities are reduced', {
     sys.unlinkat(fd, `owned-${uid}`, 0);
   }
   sys.asRoot();
+  assert.equal(sys.asUser(0xffff_ffff, 5), -sys.EPERM);
   sys.capget(caps);
   assert.equal(caps[0], full);
   assert.equal(sys.setfsuid(-1), 0);

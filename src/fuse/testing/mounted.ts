@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { MessageChannel, Worker } from 'node:worker_threads';
-import { delay } from '../../base/clock.ts';
+import { systemClock } from '../../base/clock.ts';
 import { close, EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfdSignal } from '../../sys/index.ts';
 import { connectionAbort, mountFuse, type Negotiated, type ReactorEnd, unmountFuse } from '../index.ts';
 import type { Message } from './worker.ts';
@@ -31,6 +31,14 @@ export interface ExampleMount {
   stats(): Promise<Stats>;
   /** Unmounts, gently at first. Can be called twice. */
   close(): Promise<void>;
+}
+
+/** Settles with `work`, or after `limitMs`, whichever is first. */
+function within(work: Promise<unknown>, limitMs: number): Promise<unknown> {
+  return new Promise((done) => {
+    const timer = systemClock.after(limitMs, () => done(undefined));
+    void work.finally(() => timer.cancel()).then(done);
+  });
 }
 
 export async function mountExample(options: {
@@ -102,8 +110,11 @@ export async function mountExample(options: {
         connectionAbort(dir);
         await unmountFuse(dir, { lazy: true }).catch(() => undefined);
       }
-      await Promise.race([end.catch(() => undefined), delay(3000)]);
-      await Promise.race([worker.terminate(), delay(3000)]);
+      await within(
+        end.catch(() => undefined),
+        3000,
+      );
+      await within(worker.terminate(), 3000);
       port1.close();
       close(fd);
       close(wakeFd);
