@@ -118,7 +118,6 @@ interface View {
   /** The repository, and the view of it. */
   readonly root: string;
   readonly mount: string;
-  readonly socket: string | undefined;
   readonly end: () => void;
 }
 
@@ -137,8 +136,8 @@ function makeView(): View {
       env,
       encoding: 'utf8',
     });
-    const up = JSON.parse(out) as { mount: string; broker: { socket: string } };
-    return { root, mount: up.mount, socket: up.broker.socket, end };
+    const up = JSON.parse(out) as { mount: string };
+    return { root, mount: up.mount, end };
   } catch (error) {
     end();
     throw error;
@@ -153,7 +152,7 @@ function useView(dir: string): View {
     .map((one) => one.split(' ').map((field) => field.replaceAll('\\040', ' ')))
     .find(([, at, type]) => at === mount && type === 'fuse.gate');
   if (!line) throw new Error(`${mount} is not the mount point of a view`);
-  return { root: line[0]!, mount, socket: undefined, end: () => {} };
+  return { root: line[0]!, mount, end: () => {} };
 }
 
 const view = flags.view === undefined ? makeView() : useView(flags.view);
@@ -170,20 +169,11 @@ try {
     made.push(dir);
   }
   const medians = measureAll(places);
-  const broker =
-    view.socket === undefined
-      ? undefined
-      : median(
-          Array.from(
-            { length: rounds },
-            () => child('bench-broker.ts', view.socket!, '1000').pairsPerSecond!,
-          ),
-        );
+  const broker = median(Array.from({ length: 3 }, () => child('bench-broker.ts', '--json').pairsPerSecond!));
   console.log(`Linux ${release()}, Node ${process.versions.node}, medians of ${rounds} interleaved rounds`);
   console.log('× is speed relative to native: above 1 is faster\n');
   printTable(places, medians);
-  if (broker !== undefined)
-    console.log(`\nbroker, one connection, pipelined, durable: ${broker} acquire+release pairs/s`);
+  console.log(`\nbroker, one connection, pipelined, durable: ${broker} acquire+release pairs/s`);
   if (flags.json !== undefined)
     writeFileSync(
       flags.json,

@@ -89,7 +89,15 @@ async function hold(context: Context, paths: string[], argv: string[], flags: Fl
     if (argv.length === 0) return await holdUntil(lost, ended, interrupted);
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(signal, interrupt);
     const running = runAs(context, actor, argv);
-    return await Promise.race([running.status, lost.then((why) => lostUnder(running, why, flags))]);
+    let over: string | undefined;
+    const underLock = new Promise<number>((resolve, reject) => {
+      running.status.then((status) => over === undefined && resolve(status), reject);
+      void lost.then((why) => {
+        over = why;
+        lostUnder(running, why, flags).then(resolve, reject);
+      });
+    });
+    return await underLock;
   } catch (error) {
     return refused(error, paths, waitMs, interrupted);
   } finally {
