@@ -208,6 +208,13 @@ export const MOUNT_OPTIONS = {
     parse: oneOf('auto', 'off'),
     fallback: 'auto',
   }),
+  delegation: spec<'auto' | 'off'>({
+    flag: 'delegation',
+    value: 'MODE',
+    help: "'auto': the view decides locks itself while nobody else wants them; 'off': it asks the broker for each",
+    parse: oneOf('auto', 'off'),
+    fallback: 'auto',
+  }),
   attrValidMs: spec({
     flag: 'attr-valid-ms',
     value: 'MS',

@@ -84,7 +84,9 @@ interface BrokerFor {
 async function brokerFor(context: Context, flags: Flags): Promise<BrokerFor> {
   if (flags.socket) return { address: { brokerSocket: resolved(context, flags.socket) }, config: {} };
   const host = flags.brokerHost ?? (context.env.GATE_BROKER_HOST || undefined);
-  const port = flags.brokerPort ?? (context.env.GATE_BROKER_PORT || undefined);
+  const asked = flags.brokerPort ?? (context.env.GATE_BROKER_PORT || undefined);
+  // 0 lets a broker take a free port: the state directory knows which.
+  const port = asked === '0' ? undefined : asked;
   if (host === undefined && port === undefined) {
     const { files, info } = await findBroker(context, flags.stateDir);
     return { address: { brokerSocket: info.socket }, config: readConfig(files.config) };

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { systemClock } from '../../base/clock.ts';
 import { CliError, type Context } from '../context.ts';
 import { resolved, stateInUse } from '../locate.ts';
-import { mountAt, mountedViews } from '../mounts.ts';
+import { mountAt, mountedViews, VIEW_TYPE } from '../mounts.ts';
 import { steps as makeSteps, printJson } from '../output.ts';
 import { busyNote } from '../supervisor/supervisor.ts';
 import { unmountView } from '../supervisor/teardown.ts';
@@ -22,8 +22,7 @@ export function register(command: Command, context: Context, finish: (status: nu
         throw new CliError(`${mount} is the view '${view.name}', which its supervisor would mount again`, {
           hint: `gate down ${view.name}`,
         });
-      const entry = mountAt(mount);
-      if (!entry?.type.startsWith('fuse'))
+      if (mountAt(mount)?.type !== VIEW_TYPE)
         throw new CliError(`no view is mounted on ${mount}`, {
           hint: `Mounted are: ${
             mountedViews()

@@ -224,6 +224,8 @@ export class Supervisor {
       return this.#result(view, info);
     }
     let fresh = record;
+    // From here on what is at the mount point is ours to take away.
+    let ours = known;
     try {
       const info = await this.#startBroker(request.brokerOptions, steps);
       if (view || known) {
@@ -234,6 +236,7 @@ export class Supervisor {
         fresh = { ...record, brokerOptions, mountOptions, process: null };
       }
       const made = prepareMountPoint(record.mount, record.root);
+      ours = true;
       fresh = { ...fresh, madeDirs: made.length ? made : record.madeDirs };
       writeView(files, fresh);
       steps.done(`mount point ${record.mount}`);
@@ -243,7 +246,7 @@ export class Supervisor {
       steps.done(`${record.root} is mounted on ${record.mount}`);
       return this.#result(view, info);
     } catch (error) {
-      await this.#undo(fresh, known);
+      await this.#undo(fresh, known, ours);
       throw error;
     }
   }
@@ -257,13 +260,13 @@ export class Supervisor {
   }
 
   /** Leaves nothing half-mounted. A view that was known before stays known. */
-  async #undo(record: ViewRecord, known: boolean): Promise<void> {
+  async #undo(record: ViewRecord, known: boolean, ours: boolean): Promise<void> {
     const { files, uid, clock, log } = this.#options;
     const view = this.#views.get(record.name);
     this.#views.delete(record.name);
     try {
       await view?.child.stop();
-      await takeDown({ ...record, process: view?.child.process ?? null }, { uid, clock, busyMs: 0 });
+      if (ours) await takeDown({ ...record, process: null }, { uid, clock, busyMs: 0 });
     } catch (error) {
       log.error('cleaning up failed', { error: String(error) });
     }

@@ -4,7 +4,7 @@ import { rmdirSync } from 'node:fs';
 import { type Clock, delay } from '../../base/clock.ts';
 import { isAlive, type ProcessId, processesUsing } from '../../base/process.ts';
 import { CliError } from '../context.ts';
-import { mountAt, mountEntries } from '../mounts.ts';
+import { mountAt, mountEntries, VIEW_TYPE } from '../mounts.ts';
 import { endProcess } from './child.ts';
 
 /** How long processes that use a view may take to leave it before it is unmounted lazily. */
@@ -73,7 +73,7 @@ export async function unmountView(mountPoint: string, options: UnmountOptions): 
   for (let n = 0; n < STACKED_MAX * 20; n++) {
     const entry = mountAt(mountPoint);
     if (!entry) return;
-    if (!entry.type.startsWith('fuse'))
+    if (entry.type !== VIEW_TYPE)
       throw new CliError(`${mountPoint} is a mount of type ${entry.type}, not a view: it stays`);
     const lazy = options.clock.nowMs() - startMs >= busyMs;
     // Aborted, its server ends in order, and gives its locks back, although somebody still stands in it.
