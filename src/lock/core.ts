@@ -13,8 +13,8 @@
  *
  * What is NOT promised:
  *  - A hold is a right, not a fence: a holder that lost it may not know yet. Compare fencing tokens.
- *  - After `move`, `exchange` and `add_target` two owners' conflicting holds may stand on one path: inodes went where
- *    they went. Nothing is broken for that; nobody new gets in beside them.
+ *  - After `move`, `exchange`, `add_target` and `adopt` two owners' conflicting holds may stand on one path: inodes went
+ *    where they went. Nothing is broken for that; nobody new gets in beside them.
  *  - Leases and wait limits end at the next `tick`, not by themselves: a heartbeat that comes before it saves the lease.
  *  - Request ids are remembered as long as the request waits or holds, not longer, and the ids of requests that
  *    joined a hold are not rebuilt by `load`.
@@ -73,13 +73,7 @@ export class LockCore extends Queries {
   /** Rebuilds an empty core from what was stored. What can go on does so at the next command: send a `tick`. */
   load(holds: Iterable<Hold>, waiters: Iterable<Waiter>): void {
     const engine = this.#engine;
-    for (const hold of holds) {
-      const request = { ...hold, waitMs: null };
-      const lock = this.#lock(request, hold.ticket, hold.grantedAtMs);
-      lock.entries = hold.detached ? [] : hold.targets.map((target) => this.tables.entry(lock, target));
-      this.tables.enter(lock);
-      engine.insertHold(lock, hold);
-    }
+    for (const hold of holds) this.#insert(hold);
     for (const waiter of [...waiters].sort((a, b) => a.ticket - b.ticket)) {
       const lock = this.#lock(waiter.request, waiter.ticket, waiter.arrivedAtMs);
       lock.deadlineMs = waiter.deadlineMs;
@@ -94,6 +88,9 @@ export class LockCore extends Queries {
     switch (command.type) {
       case 'acquire':
         this.#acquire(command.request, nowMs);
+        break;
+      case 'adopt':
+        this.#adopt(command.hold);
         break;
       case 'release':
         this.#release(command);
@@ -222,6 +219,29 @@ export class LockCore extends Queries {
   #drop(lock: Lock): void {
     for (const entry of lock.entries) lock.tree.prune(entry.node);
     this.tables.forget(lock);
+  }
+
+  #adopt(hold: Hold): void {
+    if (this.tables.locks.has(hold.lockId)) return;
+    checkRequest({ ...hold, waitMs: null }, this.#limits);
+    const engine = this.#engine;
+    const { requestId } = hold;
+    const known = this.tables.findSession(hold.session)?.requests.get(requestId);
+    const waited = known !== undefined && known.hold === null;
+    if (waited) engine.dequeue(known);
+    const adopted = { ...hold, ticket: engine.counters.nextTicket() };
+    const lock = this.#insert(adopted);
+    engine.effects.push({ type: 'granted', hold: adopted, requestId, waited, again: false });
+    engine.coverageChanged(lock.owner);
+  }
+
+  /** Enters a hold whatever it conflicts with. */
+  #insert(hold: Hold): Lock {
+    const lock = this.#lock({ ...hold, waitMs: null }, hold.ticket, hold.grantedAtMs);
+    lock.entries = hold.detached ? [] : hold.targets.map((target) => this.tables.entry(lock, target));
+    this.tables.enter(lock);
+    this.#engine.insertHold(lock, hold);
+    return lock;
   }
 
   // ---- the other commands ------------------------------------------------------------------------------

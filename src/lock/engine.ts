@@ -145,6 +145,9 @@ export class Engine {
     lock.hold = hold;
     lock.request = null;
     this.tables.locks.set(hold.lockId, lock);
+    // A request id that another lock has got meanwhile (it was adopted): this one goes by its own.
+    const there = lock.session.requests.get(lock.requestId);
+    if (there !== undefined && there !== lock) lock.requestId = hold.lockId;
     lock.session.requests.set(lock.requestId, lock);
     for (const entry of lock.entries) this.addHeld(entry);
     this.setTimer(lock, hold.leaseExpiresAtMs);

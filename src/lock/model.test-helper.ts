@@ -241,6 +241,21 @@ export class Model {
       case 'acquire':
         this.#acquire(command.request, now);
         return;
+      case 'adopt': {
+        const { hold } = command;
+        if (this.holds.some((one) => one.lockId === hold.lockId)) return;
+        const waiter = this.#waiting(hold.session, hold.requestId);
+        this.waiters = this.waiters.filter((one) => one !== waiter);
+        const taken = this.#holding(hold.session, hold.requestId) !== undefined;
+        const ids = [taken ? hold.lockId : hold.requestId];
+        const adopted = { ...hold, ticket: this.#counters.nextTicket(), ids };
+        this.holds.push(adopted);
+        this.#effects.push({
+          ...{ type: 'granted', hold: snapshot(adopted), requestId: hold.requestId, again: false },
+          waited: waiter !== undefined,
+        });
+        return;
+      }
       case 'release': {
         const hold = this.#find(command.lockId, command.owner);
         if (command.session !== undefined && hold.session !== command.session)

@@ -70,9 +70,25 @@ const plain = (command: fc.Arbitrary<Command>) =>
   command.map((c): Draft => ({ type: 'command', command: c }));
 const volume = fc.constant('v');
 
+/** A hold made of a request, as a delegate would have granted it, with an id of its own. */
+function adoption({ waitMs: _, ...request }: AcquireRequest, n: number): Draft {
+  const at = { grantedAtMs: 1000, coveredSinceMs: 990, leaseExpiresAtMs: request.leaseMs && 1030 };
+  const hold = {
+    ...request,
+    ...at,
+    lockId: `E${n}`,
+    requestId: n % 2 ? request.requestId : `e${n}`,
+    ticket: 0,
+    token: 0,
+    count: 1,
+  };
+  return { type: 'command', command: { type: 'adopt', hold: { ...hold, detached: false } } };
+}
+
 const draft: fc.Arbitrary<Draft> = fc.oneof(
   { weight: 40, arbitrary: plain(request.map((r) => ({ type: 'acquire', request: r }))) },
   { weight: 4, arbitrary: onRequest((r) => ({ type: 'acquire', request: r })) },
+  { weight: 3, arbitrary: fc.tuple(request, fc.nat(1e6)).map(([r, n]): Draft => adoption(r, n)) },
   {
     weight: 18,
     arbitrary: onHold((h) => ({ type: 'release', lockId: h.lockId, owner: h.owner, session: h.session })),
@@ -222,7 +238,7 @@ function compare(script: (readonly [Draft, number])[], reloadAt: number): void {
     checkExclusion(core, excused, !['acquire', 'release', 'cancel', 'tick'].includes(command.type));
     if (typeof got === 'string') continue;
     for (const effect of got) {
-      if (effect.type !== 'granted' || effect.again) continue;
+      if (effect.type !== 'granted' || effect.again || effect.hold.lockId.startsWith('E')) continue;
       assert.ok(effect.hold.token > lastToken, 'tokens grow');
       lastToken = effect.hold.token;
     }

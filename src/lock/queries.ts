@@ -62,6 +62,15 @@ export class Queries {
     return statusOf(locks, (lock) => this.waiterOf(lock));
   }
 
+  /** True when no hold and no waiter overlaps a path (with scope `tree`: nor anything below it). Stops at the first. */
+  isQuiet(volume: string, path: string, scope: Scope): boolean {
+    const found = this.tables.findTree(volume)?.overlapping(path, scope === 'tree', 0b1111, {
+      held: true,
+      waitingBefore: Number.POSITIVE_INFINITY,
+    });
+    return found === undefined || found.next().done === true;
+  }
+
   /** All that a waiting request waits for: conflicting holds, and conflicting waiters before it. Null: not waiting. */
   blockersOf(requestId: string, session: string): LockStatus | null {
     const lock = this.tables.findSession(session)?.requests.get(requestId);

@@ -68,7 +68,7 @@ export interface LockTimer extends HeapItem {
 export class Lock {
   readonly owner: Owner;
   readonly session: Session;
-  readonly requestId: string;
+  requestId: string;
   readonly ticket: number;
   /** While it waits. */
   request: AcquireRequest | null;

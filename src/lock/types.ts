@@ -125,6 +125,12 @@ export type Effect =
 
 export type Command =
   | { readonly type: 'acquire'; readonly request: AcquireRequest }
+  /**
+   * Enters a hold that was granted elsewhere (by a view to which the broker had delegated the path) as it is, whatever it
+   * conflicts with, under a new ticket. Who waits goes on waiting, for this hold too. The effect is `granted`, or
+   * none when the lock is known already. A waiter of the same request id ends with it.
+   */
+  | { readonly type: 'adopt'; readonly hold: Hold }
   /** Gives one count back. Refused with GateError `not_found` or `owner_mismatch`. */
   | { readonly type: 'release'; readonly lockId: string; readonly owner: string; readonly session?: string }
   /** Ends a waiting request; when it was granted in the meantime, gives that grant back. */
