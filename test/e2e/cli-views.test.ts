@@ -244,6 +244,15 @@ test('up --foreground ends with Ctrl-C, and leaves nothing mounted', async () =>
   for (const pid of Object.values(up.pids)) assert.ok(!running(pid));
 });
 
+test('up --foreground that fails ends, with nothing left', async () => {
+  mkdirSync(`${rig.dir}/full`);
+  writeFileSync(`${rig.dir}/full/x`, '');
+  const outcome = await rig.gate('up', rig.repo, '--mount', `${rig.dir}/full`, '--foreground');
+  assert.equal(outcome.status, 1);
+  assert.match(outcome.stderr, /is not empty/);
+  for (const file of ['broker.sock', 'supervisor.sock']) assert.ok(!existsSync(`${rig.state}/${file}`), file);
+});
+
 test('a mount that cannot start: the step, the end of its log, and nothing half-mounted', async () => {
   // No broker can be reached over this socket: its path is a folder.
   mkdirSync(`${rig.dir}/socket`);

@@ -106,11 +106,17 @@ export async function supervise(
   onSignals((signal) => void supervisor.stop(silent).finally(() => end(signal)));
   log.info('supervising', { state: files.dir });
   systemClock.after(UNUSED_MS, () => supervisor.empty && end('nobody asked for anything'));
-  await ready(supervisor);
-  log.info(`ends: ${await ended}`);
-  for (const path of [files.supervisorSocket, files.supervisor]) if (existsSync(path)) unlinkSync(path);
-  server.close();
-  closeSync(lock);
+  try {
+    await ready(supervisor);
+    log.info(`ends: ${await ended}`);
+  } catch (error) {
+    await supervisor.stop(silent);
+    throw error;
+  } finally {
+    for (const path of [files.supervisorSocket, files.supervisor]) if (existsSync(path)) unlinkSync(path);
+    server.close();
+    closeSync(lock);
+  }
 }
 
 export function register(command: Command, context: Context, finish: (status: number) => void): void {

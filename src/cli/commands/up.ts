@@ -125,6 +125,13 @@ function checkFuse(context: Context): void {
     throw new CliError('there is no /dev/fuse', {
       hint: "Load it with 'modprobe fuse'; a container needs --device /dev/fuse --cap-add SYS_ADMIN. `gate doctor` has more.",
     });
+  try {
+    accessSync('/dev/fuse', constants.R_OK | constants.W_OK);
+  } catch {
+    throw new CliError('this user cannot open /dev/fuse', {
+      hint: "As root: 'chmod 666 /dev/fuse'. The package fuse3 brings a udev rule that does so at boot.",
+    });
+  }
   if (
     context.uid !== 0 &&
     !['/bin', '/usr/bin', '/usr/local/bin'].some((dir) => existsSync(`${dir}/fusermount3`))

@@ -4,7 +4,7 @@
  * pause that grows. A supervisor that was itself restarted adopts it by its recorded identity.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { type Clock, delay, type Timer } from '../../base/clock.ts';
 import { type Logger, tailOf } from '../../base/log.ts';
@@ -51,6 +51,8 @@ export class ManagedChild {
   #startedAtMs = 0;
   #restart: Timer | undefined;
   #child: ChildProcess | undefined;
+  /** Where the log of the latest start begins. */
+  #logFrom = 0;
 
   constructor(spec: ChildSpec, clock: Clock, log: Logger, env: Record<string, string>) {
     this.#spec = spec;
@@ -90,6 +92,7 @@ export class ManagedChild {
   async #launch(): Promise<void> {
     await this.#spec.before?.();
     const log = openSync(this.#spec.logFile, 'a', 0o600);
+    this.#logFrom = fstatSync(log).size;
     const child = spawn(
       process.execPath,
       [
@@ -177,16 +180,13 @@ export class ManagedChild {
     if (running) await endProcess(running);
   }
 
+  /** The end of what the latest start has logged. */
   logTail(lines = 12): string[] {
-    return logTail(this.#spec.logFile, lines);
-  }
-}
-
-export function logTail(path: string, lines = 12): string[] {
-  try {
-    return tailOf(readFileSync(path, 'utf8'), lines);
-  } catch {
-    return [];
+    try {
+      return tailOf(readFileSync(this.#spec.logFile).toString('utf8', this.#logFrom), lines);
+    } catch {
+      return [];
+    }
   }
 }
 
