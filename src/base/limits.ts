@@ -1,7 +1,7 @@
 /** Every queue, frame, path and cache has its limit here, by name. Each has a test that reaches it. */
 export const LIMITS = {
-  /** Bytes of a path below a volume's root. PATH_MAX, limits.h. */
-  pathBytes: 4096,
+  /** Bytes of a path below a volume's root. More than PATH_MAX: a relative path may be that long by itself, at any depth. */
+  pathBytes: 16_384,
   /** Bytes of one name. NAME_MAX, limits.h. */
   nameBytes: 255,
   /** Targets of one request. */

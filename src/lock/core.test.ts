@@ -365,8 +365,8 @@ describe('refusals name what is wrong and change nothing', () => {
     assert.throws(() => b.ask('', on('f')), code('invalid_request', 'owner'));
     assert.throws(() => b.ask('ann', on('f'), { waitMs: -1 }), code('invalid_request', 'waitMs'));
     assert.throws(
-      () => b.ask('ann', on(`${'x'.repeat(200)}/`.repeat(30).slice(0, -1))),
-      code('invalid_request', '4096'),
+      () => b.ask('ann', on(`${'x'.repeat(200)}/`.repeat(100).slice(0, -1))),
+      code('invalid_request', '16384'),
     );
     assert.throws(() => b.ask('ann', on('x'.repeat(256))), code('invalid_request', '255'));
     assert.equal(b.core.stats().sessions, 0);

@@ -2,7 +2,7 @@ import type { MessagePort } from 'node:worker_threads';
 import * as sys from '../sys/index.ts';
 import type { Actor, ActorSource, Caller } from '../view/actors.ts';
 import type { FromProber, ToProber } from './messages.ts';
-import { parseStat } from './proc.ts';
+import { groupsOf, parseStat } from './proc.ts';
 
 const CACHE_MAX = 1024;
 
@@ -61,6 +61,10 @@ export class Actors implements ActorSource {
       this.#resolving.delete(caller.tid);
       for (const use of waiting) use(actor);
     });
+  }
+
+  inGroup(caller: Caller, gid: number): boolean {
+    return caller.gid === gid || groupsOf(caller.tid).includes(gid);
   }
 
   ancestorsWithOpen(caller: Caller, ino: number | bigint, done: (pids: readonly number[]) => void): void {

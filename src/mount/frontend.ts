@@ -18,7 +18,7 @@ import { scratch } from '../view/scratch.ts';
 import type { View } from '../view/view.ts';
 import { Backing, FOPEN_DIRECT_IO } from './backing.ts';
 import { Listing } from './listing.ts';
-import { lineageOf, wantsToStop } from './proc.ts';
+import { hasInode, wantsToStop } from './proc.ts';
 import { Replays } from './replay.ts';
 import { VIRTUAL_DIRECTORY, type VirtualFile, VirtualFiles } from './virtual.ts';
 import * as xattrs from './xattrs.ts';
@@ -147,22 +147,19 @@ export class Frontend implements Handlers {
   }
 
   /**
-   * fchmod and futimens carry the same bits as chmod and utimens, but an error of theirs is not retried. So who has the
-   * inode open, itself or by an ancestor, may have come by its descriptor and is let through. Only ftruncate says
-   * so itself (FATTR_FH).
+   * fchmod and futimens carry the same bits as chmod and utimens, but an error of theirs is not retried. So who has a
+   * descriptor of the inode may have come by it and is let through. Only ftruncate says so itself (FATTR_FH).
    */
   #comesByPath(req: Request, node: Node, args: SetattrArgs): boolean {
-    if (args.size !== undefined || node.handles.size === 0) return true;
-    const lineage = lineageOf(req.pid);
-    for (const handle of node.handles) if (lineage.includes(handle.pid)) return false;
-    return true;
+    if (args.size !== undefined || (node.handles.size === 0 && !node.isDirectory)) return true;
+    return !hasInode(req.pid, String(this.#view.tree.inoOf(node)));
   }
 
   #setattr(req: Request, node: Node, args: SetattrArgs, handle: Handle | undefined): void {
-    const fd = handle === undefined || args.size === undefined ? -1 : this.#view.fdOf(handle);
+    const fd = handle === undefined || args.size === undefined ? null : this.#view.fdOf(handle);
     const error = handle?.lost
       ? -sys.ESTALE
-      : handle !== undefined && fd < -1
+      : fd !== null && fd < 0
         ? fd
         : ops.setattr(this.#view, node, { ...args, killPriv: args.killSuidgid }, fd);
     if (error < 0) this.#api.replyError(req, -error);
@@ -283,7 +280,7 @@ export class Frontend implements Handlers {
   }
 
   #replyOpen(req: Request, handle: Handle): void {
-    const route = this.#backing.open(handle);
+    const route = this.#backing.open(handle, req.uid, req.gid);
     const fd = route.backingId === 0 ? this.#view.fdOf(handle) : 0;
     if (fd >= 0 && this.#api.replyOpen(req, { fh: handle.id, ...route }) >= 0) return;
     // The kernel refused the answer: its caller is gone, and no RELEASE will come.
@@ -323,7 +320,7 @@ export class Frontend implements Handlers {
       (actor) => {
         const handle = this.#view.addHandle(made.node, flags, actor, grant);
         handle.fd = made.fd;
-        const route = this.#backing.open(handle);
+        const route = this.#backing.open(handle, req.uid, req.gid);
         this.#entry.attrValidMs = this.#attrValidMs(made.node);
         if (this.#api.replyCreate(req, this.#entry, { fh: handle.id, ...route }) >= 0) return;
         this.#close(handle);

@@ -7,7 +7,7 @@ import { type MessagePort, workerData } from 'node:worker_threads';
 import { eventfdSignal } from '../sys/index.ts';
 import type { Actor } from '../view/actors.ts';
 import type { FromProber, ToProber } from './messages.ts';
-import { ANCESTORS_MAX, environmentOf, lineageOf, namesOf, read, statOf, statusOf } from './proc.ts';
+import { ANCESTORS_MAX, environmentOf, lineageOf, namesOf, shownInode, statOf, statusOf } from './proc.ts';
 
 export interface ProberData {
   readonly port: MessagePort;
@@ -82,10 +82,9 @@ function hasOpen(pid: number, dev: number, ino: string): boolean {
   }
   for (const name of names) {
     try {
-      // fdinfo asks no file system: only a descriptor with the right inode number is looked at (Linux 5.14 and later).
-      const info = read(`/proc/${pid}/fdinfo/${name}`)?.toString('latin1') ?? '';
-      const shown = /^ino:\t(\d+)/m.exec(info)?.[1];
-      if (shown !== undefined && shown !== ino) continue;
+      // Only a descriptor with the right inode number is looked at.
+      const shown = shownInode(pid, name);
+      if (shown === undefined || (shown !== null && shown !== ino)) continue;
       // A stat in our own mount is answered by the reactor, which does not wait for this thread.
       const stat = statSync(`/proc/${pid}/fd/${name}`, { bigint: true });
       if (Number(stat.dev) === dev && String(stat.ino) === ino) return true;

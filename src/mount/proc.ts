@@ -2,7 +2,7 @@
  * What /proc says of a process (proc(5)). Reading `environ` and `cmdline` takes the process's own memory lock, which can
  * be held while it waits for us: only the prober's thread does that. Nothing here throws; a process that is gone gives null.
  */
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** Ancestors looked at, at most. */
 export const ANCESTORS_MAX = 64;
@@ -52,6 +52,13 @@ export function statusOf(tid: number): { pid: number; uid: number } | null {
   return pid === undefined || uid === undefined ? null : { pid: Number(pid), uid: Number(uid) };
 }
 
+/** Supplementary groups of a thread. */
+export function groupsOf(tid: number): number[] {
+  const text = read(`/proc/${tid}/status`)?.toString('latin1') ?? '';
+  const groups = /^Groups:\t(.*)$/m.exec(text)?.[1]?.trim() ?? '';
+  return groups === '' ? [] : groups.split(' ').map(Number);
+}
+
 /** The process of a thread, and its ancestors, nearest first. */
 export function lineageOf(tid: number): number[] {
   const pids: number[] = [];
@@ -61,6 +68,27 @@ export function lineageOf(tid: number): number[] {
     at = statOf(at)?.ppid ?? 0;
   }
   return pids;
+}
+
+/** True when a descriptor of the process leads to an inode with this number: asks no file system (Linux 5.14 and later). */
+export function hasInode(tid: number, ino: string): boolean {
+  let names: string[];
+  try {
+    names = readdirSync(`/proc/${tid}/fd`);
+  } catch {
+    return false;
+  }
+  return names.some((name) => {
+    const shown = shownInode(tid, name);
+    return shown === ino || shown === null;
+  });
+}
+
+/** Inode number of a descriptor, as /proc/PID/fdinfo shows it; null: it does not; undefined: closed meanwhile. */
+export function shownInode(pid: number, fd: string): string | null | undefined {
+  const info = read(`/proc/${pid}/fdinfo/${fd}`)?.toString('latin1');
+  if (info === undefined) return undefined;
+  return /^ino:\t(\d+)/m.exec(info)?.[1] ?? null;
 }
 
 export function environmentOf(pid: number, name: string): string | null {

@@ -7,7 +7,8 @@
  * locks and runs the call once more (retry_estale, linux/namei.h), and the first thing it asks, from the same thread, is GETATTR of
  * the parent: that is parked until the grant. Then the operation comes again and is carried out.
  *
- * The kernel retries once only: the second arrival is decided at once, done or refused. A reservation whose thread does
+ * The kernel retries once only: the second arrival is decided at once, done or refused; one that could not be parked waits
+ * for the broker's answer, but not for its turn. A reservation whose thread does
  * not come for it within a second is dropped.
  */
 
@@ -23,8 +24,11 @@ import type { View } from '../view/view.ts';
 
 /** How long a thread may take to come back: for the park, and after the grant for the operation itself. */
 const COME_BACK_MS = 1000;
-/** How long the second arrival of an invisible thread, which cannot be matched with its GETATTR, waits for the answer. */
-const INVISIBLE_MS = 50;
+/**
+ * How long a second arrival that was never parked waits for the broker's answer: the thread is invisible, or its path
+ * names no directory of ours (/proc/self/fd/N). A known conflict ends this at once.
+ */
+const UNPARKED_MS = 50;
 
 /** Carries the operation out. It owns the grant and must release it or keep it. */
 export type Run = (grant: Grant | null, plan: Plan, secondArrival: boolean) => void;
@@ -34,9 +38,11 @@ class Replay {
   readonly caller: Caller;
   reservation!: Reservation;
   parked: Request | null = null;
+  /** Somebody is in the way. */
+  queued = false;
   timer: { cancel(): void } | null = null;
-  /** Called when the reservation is settled, by an arrival that cannot be parked. */
-  onSettled: (() => void) | null = null;
+  /** Called when the reservation is settled or in the queue, by an arrival that cannot be parked. */
+  onAnswer: (() => void) | null = null;
 
   constructor(op: PathOp, caller: Caller) {
     this.op = op;
@@ -124,13 +130,19 @@ export class Replays {
     replay.timer = this.#view.clock.after(COME_BACK_MS, () => this.#drop(replay));
     // `handle` for what will belong to an open file: such a hold follows its inode.
     const kind = op.op === 'create' || plan.handsOver ? 'handle' : 'name';
-    replay.reservation = new Reservation(this.#view, caller, plan, kind, () => this.#settled(replay));
+    replay.reservation = new Reservation(this.#view, caller, plan, kind, {
+      settled: () => this.#settled(replay),
+      queued: () => {
+        replay.queued = true;
+        replay.onAnswer?.();
+      },
+    });
     for (const parent of plan.parents) this.#api.notifyInvalInode(parent.id, -1, 0);
     this.#api.replyError(req, E.ESTALE);
   }
 
   #settled(replay: Replay): void {
-    replay.onSettled?.();
+    replay.onAnswer?.();
     if (this.#byThread.get(replay.caller.tid) !== replay) return;
     if (replay.parked === null) return;
     replay.timer = this.#view.clock.after(COME_BACK_MS, () => this.#drop(replay));
@@ -142,10 +154,11 @@ export class Replays {
   }
 
   #again(req: Request, replay: Replay, run: Run): void {
-    if (!replay.reservation.settled && req.pid === 0) {
-      const timer = this.#view.clock.after(INVISIBLE_MS, () => replay.onSettled?.());
-      replay.onSettled = () => {
-        replay.onSettled = null;
+    if (!replay.reservation.settled && !replay.queued) {
+      replay.timer?.cancel();
+      const timer = this.#view.clock.after(UNPARKED_MS, () => replay.onAnswer?.());
+      replay.onAnswer = () => {
+        replay.onAnswer = null;
         timer.cancel();
         this.#decide(req, replay, run);
       };

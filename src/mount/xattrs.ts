@@ -24,8 +24,16 @@ export function get(api: FuseApi, req: Request, fd: number, name: string, size: 
 
 export function list(api: FuseApi, req: Request, fd: number, size: number): void {
   const got = fd < 0 ? fd : sys.listxattr(path(fd), buffer);
-  if (got < 0) api.replyError(req, -got);
-  else reply(api, req, buffer.subarray(0, got), size);
+  if (got < 0) return void api.replyError(req, -got);
+  const names = buffer.subarray(0, got);
+  reply(api, req, req.uid === 0 ? names : withoutTrusted(names), size);
+}
+
+/** `trusted.*` is listed to the privileged only (xattr(7)). */
+function withoutTrusted(names: Buffer): Buffer {
+  const text = names.toString('latin1');
+  if (!text.includes('trusted.')) return names;
+  return Buffer.from(text.replace(/(?<=^|\0)trusted\.[^\0]*\0/g, ''), 'latin1');
 }
 
 /** `killSgid`: an ACL changed that takes the setgid bit away (FUSE_SETXATTR_ACL_KILL_SGID). */

@@ -24,6 +24,8 @@ export interface ActorSource {
   /** The actor of a thread that was resolved before and has not exited or called exec since; else null. */
   known(caller: Caller): Actor | null;
   resolve(caller: Caller, done: (actor: Actor) => void): void;
+  /** True when the caller is in this group, by its own or a supplementary one. */
+  inGroup(caller: Caller, gid: number): boolean;
   /** Which of the caller's process and its ancestors have this inode of the view open: their pids. */
   ancestorsWithOpen(caller: Caller, ino: number | bigint, done: (pids: readonly number[]) => void): void;
 }

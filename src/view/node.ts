@@ -43,6 +43,8 @@ export class Node {
   /** Passthrough: the backing id shared by all its opens. 0: none. */
   backingId = 0;
   backingUsers = 0;
+  /** The backing id was made for root: writes through it keep setuid and setgid bits. */
+  backingOfRoot = false;
   /** Opens through the page cache, which do not mix with passthrough. */
   cachedUsers = 0;
 

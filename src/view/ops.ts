@@ -15,10 +15,10 @@ import type { View } from './view.ts';
 const MASK = sys.STATX_BASIC_STATS | sys.STATX_BTIME;
 
 /** Runs `make` with the caller's ids and umask, so that what it makes belongs to the caller. */
-function asCaller(view: View, caller: Caller, umask: number, make: () => number): number {
+function asCaller(view: View, caller: Caller, umask: number, make: () => number, caps?: number): number {
   sys.umask(umask);
   if (!view.options.privileged) return make();
-  const error = sys.asUser(caller.uid, caller.gid);
+  const error = sys.asUser(caller.uid, caller.gid, caps);
   const made = error < 0 ? error : make();
   sys.asRoot();
   return made;
@@ -28,6 +28,19 @@ function asCaller(view: View, caller: Caller, umask: number, make: () => number)
 function made(view: View, parent: Node, name: PathString): Node | number {
   if (view.exclusions.isRuleFile(parent, name)) view.exclusions.changed();
   return view.tree.lookup(parent, name, scratch);
+}
+
+/**
+ * A file made with the setgid bit in a setgid directory loses it if its maker is not in that group (mode_strip_sgid, fs/inode.c).
+ * The caller's supplementary groups are not ours, so the bit is given back to who is in it.
+ */
+function keepSetgid(view: View, caller: Caller, node: Node, mode: number): void {
+  if ((mode & sys.S_ISGID) === 0 || (scratch.mode & sys.S_ISGID) !== 0 || node.isDirectory) return;
+  if (!view.options.privileged || !view.inGroup(caller, scratch.gid)) return;
+  const fd = view.tree.fd(node);
+  if (fd < 0 || sys.fstatx(fd, scratch, MASK) < 0) return;
+  if (sys.fchmodat(sys.AT_FDCWD, `/proc/self/fd/${fd}`, (scratch.mode & 0o7777) | sys.S_ISGID) === 0)
+    sys.fstatx(fd, scratch, MASK);
 }
 
 export function mkdir(
@@ -55,17 +68,13 @@ export function mknod(
 ): Node | number {
   const fd = view.tree.fd(parent);
   if (fd < 0) return fd;
-  const type = mode & sys.S_IFMT;
-  // Devices need CAP_MKNOD, which the kernel has asked of the caller: the daemon makes them and gives them away.
-  if ((type === sys.S_IFCHR || type === sys.S_IFBLK) && view.options.privileged) {
-    sys.umask(umask);
-    const error = sys.mknodat(fd, name, mode, rdev);
-    if (error < 0) return error;
-    sys.fchownat(fd, name, caller.uid, caller.gid, sys.AT_SYMLINK_NOFOLLOW);
-    return made(view, parent, name);
-  }
-  const error = asCaller(view, caller, umask, () => sys.mknodat(fd, name, mode, rdev));
-  return error < 0 ? error : made(view, parent, name);
+  // Devices need CAP_MKNOD: the kernel has asked it of the caller.
+  const caps = sys.USER_CAPS | (1 << sys.CAP_MKNOD);
+  const error = asCaller(view, caller, umask, () => sys.mknodat(fd, name, mode, rdev), caps);
+  if (error < 0) return error;
+  const node = made(view, parent, name);
+  if (typeof node !== 'number') keepSetgid(view, caller, node, mode);
+  return node;
 }
 
 export function symlink(
@@ -108,6 +117,7 @@ export function create(
     sys.close(fd);
     return node;
   }
+  keepSetgid(view, caller, node, mode);
   return { node, fd };
 }
 
@@ -132,7 +142,9 @@ export function tmpfile(
     sys.close(fd);
     return error;
   }
-  return { node: view.tree.adoptNameless(path, scratch), fd };
+  const node = view.tree.adoptNameless(path, scratch);
+  keepSetgid(view, caller, node, mode);
+  return { node, fd };
 }
 
 /** Gives `node` one more name. */
@@ -277,8 +289,8 @@ export interface Attributes {
   readonly killPriv: boolean;
 }
 
-/** chmod, chown, truncate and utimens by descriptor; `handleFd` >= 0 when it came through an open file. */
-export function setattr(view: View, node: Node, attributes: Attributes, handleFd: number): number {
+/** chmod, chown, truncate and utimens by descriptor; `handleFd`: of the open file by which it came, if any. */
+export function setattr(view: View, node: Node, attributes: Attributes, handleFd: number | null): number {
   const path = view.tree.fd(node);
   if (path < 0) return path;
   const proc = `/proc/self/fd/${path}`;
@@ -295,10 +307,10 @@ export function setattr(view: View, node: Node, attributes: Attributes, handleFd
   }
   if (attributes.size !== undefined) {
     error =
-      handleFd >= 0
+      handleFd !== null
         ? sys.ftruncate(handleFd, attributes.size)
         : view.truncate(node, attributes.size, attributes.killPriv);
-    if (error === 0 && handleFd >= 0 && attributes.killPriv) view.killPriv(handleFd);
+    if (error === 0 && handleFd !== null && attributes.killPriv) view.killPriv(handleFd);
     if (error < 0) return error;
   }
   if (attributes.mode !== undefined) {

@@ -11,7 +11,7 @@ import type { View } from './view.ts';
 export class Reservation {
   readonly plan: Plan;
   readonly #view: View;
-  readonly #onSettled: () => void;
+  readonly #on: { settled(): void; queued(): void };
   #pending: Pending | null = null;
   #grant: Grant | null = null;
   #ended = false;
@@ -20,15 +20,24 @@ export class Reservation {
   refusal: { readonly code: ErrorCode; readonly message: string } | null = null;
 
   /** `kind`: `handle` when the grant will belong to an open file (create), else `name`. */
-  constructor(view: View, caller: Caller, plan: Plan, kind: 'name' | 'handle', onSettled: () => void) {
+  constructor(
+    view: View,
+    caller: Caller,
+    plan: Plan,
+    kind: 'name' | 'handle',
+    on: { settled(): void; queued(): void },
+  ) {
     this.#view = view;
     this.plan = plan;
-    this.#onSettled = onSettled;
+    this.#on = on;
     view.withActor(caller, (actor) => {
       if (this.#ended) return;
       this.actor = actor;
       this.#pending = view.request(caller, actor.owner, actor, kind, plan.targets, view.options.waitMs, {
         granted: (grant) => this.#settle(grant, null),
+        queued: () => {
+          if (!this.#ended) this.#on.queued();
+        },
         refused: (code, message) => this.#settle(null, { code, message }),
       });
     });
@@ -62,6 +71,6 @@ export class Reservation {
     this.#grant = grant;
     this.refusal = refusal;
     if (refusal !== null) this.#view.refused(this.actor, this.plan.targets, refusal.code, refusal.message);
-    this.#onSettled();
+    this.#on.settled();
   }
 }

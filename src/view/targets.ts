@@ -152,7 +152,10 @@ export class Planner {
     // A directory's attributes are its own: nobody below is in the way.
     this.#add(targets, dentry.parent, dentry.name, mode, 'file', node.isDirectory);
     if (targets.length > 0) this.#addInode(targets, node, mode);
-    return { targets, parents: node.names.map((d) => d.parent), handsOver: false };
+    const parents = node.names.map((d) => d.parent);
+    // `chmod .` walks no name: the only thing asked is whether the directory itself may be entered.
+    if (node.isDirectory) parents.push(node);
+    return { targets, parents, handsOver: false };
   }
 
   #add(

@@ -106,6 +106,10 @@ export class View {
     else this.#actors.resolve(caller, use);
   }
 
+  inGroup(caller: Caller, gid: number): boolean {
+    return this.#actors.inGroup(caller, gid);
+  }
+
   /** Wait limit of an open. */
   waitMsOf(actor: Actor, flags: number): number | null {
     const limit = this.options.waitMs;

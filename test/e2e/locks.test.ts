@@ -104,7 +104,7 @@ for (const passthrough of [true, false]) {
     const holder = await gate.actor('holder');
     const file = await holder.open('f', 'WRONLY');
     const script =
-      'import signal\nsignal.signal(signal.SIGALRM, lambda *a: None)\nsignal.siginterrupt(signal.SIGALRM, False)\nsignal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)\nprint(open("f").read())';
+      'import signal\nsignal.signal(signal.SIGALRM, lambda *a: None)\nsignal.siginterrupt(signal.SIGALRM, False)\nsignal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)\nx = open("f").read()\nsignal.setitimer(signal.ITIMER_REAL, 0)\nprint(x)';
     const waiter = gate.run('python3', ['-c', script]);
     await gate.queued('f', 1);
     await settle();
