@@ -24,7 +24,8 @@ trap '[ -z "$holder" ] || { kill "$holder" 2>/dev/null; wait "$holder" 2>/dev/nu
 : >"$file" || die "$file cannot be written"
 
 say "view: $mount"
-GATE_ACTOR=smoke-first bash -c 'exec 3>>"$1" && echo first >&3 && sleep 5' smoke "$file" &
+# Five seconds, and a little for a machine on which starting a process takes long.
+GATE_ACTOR=smoke-first bash -c 'exec 3>>"$1" && echo first >&3 && sleep 5.4' smoke "$file" &
 holder=$!
 sleep 1
 kill -0 "$holder" 2>/dev/null || die "the first process could not open $file"
