@@ -24,6 +24,8 @@ export const LIMITS = {
   outboxBytes: 64 * 1024 * 1024,
   /** Events, in bytes, that may be queued for a subscriber who does not read; further ones are left out, with a gap marker. */
   eventsOutboxBytes: 1024 * 1024,
+  /** Regions of a delegated volume that are with the broker; beyond it the whole volume comes back. */
+  delegationRegions: 20_000,
   /** Events that the broker keeps. */
   historyEvents: 100_000,
 } as const;

@@ -29,6 +29,15 @@ export class DurableCounters implements Counters {
       if (name === 'tickets' || name === 'tokens') this.#next[name] = this.#mark[name] = mark;
   }
 
+  /** A block of tokens for a delegate, durable before it is told. Returns the first. */
+  async reserveTokens(count: number): Promise<number> {
+    const from = this.#next.tokens;
+    this.#next.tokens = from + count;
+    this.#mark.tokens = Math.max(this.#mark.tokens, this.#next.tokens);
+    await this.refill();
+    return from;
+  }
+
   /** Draws new blocks when half of one is used. Between turns only: the numbers are usable once it resolves. */
   async refill(): Promise<void> {
     const wanted = NAMES.filter((name) => this.#mark[name] - this.#next[name] < BLOCK / 2);

@@ -3,7 +3,7 @@ import type { Hold, Target, Waiter } from '../lock/types.ts';
 import type { HttpLocks } from './http-locks.ts';
 import { shownOwner, shownRequest } from './owners.ts';
 import type { BrokerState } from './state.ts';
-import type { Blocker, HoldInfo, PathStatus, WaitInfo } from './wire.ts';
+import { type Blocker, DELEGATE_OWNER, type HoldInfo, type PathStatus, type WaitInfo } from './wire.ts';
 
 /** Blockers that are named for one waiter. */
 const BLOCKERS_SHOWN = 8;
@@ -61,10 +61,19 @@ function waitInfo(state: BrokerState, waiter: Waiter, budget: { left: number }):
 }
 
 /** What is held and waited for on a path, on directories above it as trees, and below it when it is asked as one. */
-export function describeStatus(state: BrokerState, volume: string, path: string, tree = false): PathStatus {
+export function describeStatus(
+  state: BrokerState,
+  volume: string,
+  path: string,
+  tree: boolean,
+  delegated: readonly Hold[],
+): PathStatus {
   const { holds, waiters } = state.parts.core.status(volume, path, tree ? 'tree' : 'file');
   const budget = { left: BLOCKERS_SEEN };
-  return { holds: holds.map(holdInfo), queue: waiters.map((waiter) => waitInfo(state, waiter, budget)) };
+  const all = holds.filter((hold) => hold.owner !== DELEGATE_OWNER);
+  // A hold may have come over between the delegate's report and now.
+  for (const hold of delegated) if (state.parts.core.hold(hold.lockId) === null) all.push(hold);
+  return { holds: all.map(holdInfo), queue: waiters.map((waiter) => waitInfo(state, waiter, budget)) };
 }
 
 /** Every wait there is, in order of tickets. */

@@ -7,7 +7,7 @@ import type { Effect, Target, Who } from '../lock/types.ts';
 import type { Store } from '../store/types.ts';
 import { shownOwner, shownRequest } from './owners.ts';
 import { below } from './paths.ts';
-import type { GateEvent } from './wire.ts';
+import { type Activity, DELEGATE_OWNER, type GateEvent } from './wire.ts';
 
 export type EventBody = Omit<GateEvent, 'seq' | 'time'>;
 
@@ -43,8 +43,19 @@ function aboutTargets(subject: Subject): Partial<EventBody> {
   };
 }
 
+/** The event that tells of a delegate's own grant or release, after the fact. */
+export function activityOf(volume: string, session: string, entry: Activity): EventBody {
+  const { type, lockId, token } = entry;
+  const about = aboutTargets({ ...entry, volume, session });
+  return type === 'granted'
+    ? { type, ...about, lockId, token }
+    : { type, ...about, lockId, reason: 'released' };
+}
+
 /** The event that tells of an effect; undefined for renewed leases, which are no news. What is usual is left out. */
 export function eventOf(effect: Effect, waitedMs: number | undefined): EventBody | undefined {
+  // Regions on their way from and to a delegate are nobody's locks.
+  if ('hold' in effect && effect.hold.owner === DELEGATE_OWNER) return undefined;
   switch (effect.type) {
     case 'queued': {
       const { request } = effect.waiter;

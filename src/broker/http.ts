@@ -91,7 +91,7 @@ export function createHttp(parts: HttpParts): FastifyInstance {
   return app;
 }
 
-function lockRoutes(app: FastifyInstance, { locks, state, volumes, doorOf }: HttpParts): void {
+function lockRoutes(app: FastifyInstance, { locks, state, volumes, delegations, doorOf }: HttpParts): void {
   app.post('/v1/locks/acquire', (request, reply) => {
     const body = parse(acquireBody, request.body);
     const host = doorOf(request) === 'tcp' ? request.ip : undefined;
@@ -106,11 +106,16 @@ function lockRoutes(app: FastifyInstance, { locks, state, volumes, doorOf }: Htt
     return locks.heartbeat(lock_id, owner, lease_ms);
   });
   app.post('/v1/locks/break', (request) => locks.break(parse(breakBody, request.body).lock_id));
-  app.get('/v1/locks/status', (request) => {
+  app.get('/v1/locks/status', async (request) => {
     const { path, volume, scope } = parse(statusQuery, request.query);
     const key = volumes.keyOf('path', path, volume);
     const shown = (one: string) => (one === key.path ? path : one);
-    const { holds, queue } = describeStatus(state, key.volume, key.path, scope === 'tree');
+    const tree = scope === 'tree';
+    const delegated = await delegations.holdsIn(key.volume, {
+      path: key.path,
+      scope: tree ? 'tree' : 'file',
+    });
+    const { holds, queue } = describeStatus(state, key.volume, key.path, tree, delegated);
     return {
       locks: holds.flatMap((info) => {
         const hold = state.parts.core.hold(info.lockId);

@@ -26,6 +26,7 @@ import { version } from '../base/version.ts';
 import { SqliteStore } from '../store/index.ts';
 import type { Store } from '../store/types.ts';
 import { Gatekeeper, loadToken } from './auth.ts';
+import { Delegations } from './delegation.ts';
 import { type Doors, type Handlers, openDoors } from './doors.ts';
 import { createHttp, errorBody } from './http.ts';
 import { HttpLocks } from './http-locks.ts';
@@ -75,6 +76,7 @@ async function run(settings: Settings, store: Store, unlock: () => void): Promis
   const { hub } = state.parts;
   const volumes = new Volumes(state);
   const sessions: Sessions = new Sessions(state);
+  const delegations = new Delegations(state, sessions);
   const locks = new HttpLocks(state, volumes);
   state.onEffect = (effect) => {
     sessions.deliver(effect);
@@ -87,6 +89,7 @@ async function run(settings: Settings, store: Store, unlock: () => void): Promis
     sessions,
     volumes,
     hub,
+    delegations,
     validator: new Validator(settings.limits),
     brokerId: newId('brk'),
     startedMs,
@@ -119,6 +122,7 @@ async function run(settings: Settings, store: Store, unlock: () => void): Promis
   const end = (error: Error | undefined): Promise<void> =>
     (ending ??= (async () => {
       sessions.stop();
+      delegations.stop();
       // No answers any more, and no cancels for the connections that are cut now.
       await state
         .end()

@@ -1,18 +1,20 @@
 /** The operations of the session protocol, one function each. What they return is the answer's `ok`. */
 import { GateError } from '../base/errors.ts';
+import type { Delegations } from './delegation.ts';
 import { describeStatus, describeWaits } from './describe.ts';
-import { briefWho, type EventHub, historyOf } from './events.ts';
+import { activityOf, briefWho, type EventHub, historyOf } from './events.ts';
 import { shownOwner } from './owners.ts';
 import type { Session, Sessions } from './sessions.ts';
 import type { BrokerState } from './state.ts';
 import type { Volumes } from './volumes.ts';
-import type { ClientMessage, Op, Reasserted, Released } from './wire.ts';
+import { type ClientMessage, DELEGATE_OWNER, type Op, type Reasserted, type Released } from './wire.ts';
 
 export interface OpParts {
   readonly state: BrokerState;
   readonly sessions: Sessions;
   readonly volumes: Volumes;
   readonly hub: EventHub;
+  readonly delegations: Delegations;
 }
 
 /** Says that the answer comes later, from the effect of a command. */
@@ -27,7 +29,7 @@ type Handler<O extends Op> = (parts: OpParts, session: Session, message: Message
 type SessionOp = Exclude<Op, 'hello' | 'renew' | 'subscribe' | 'unsubscribe'>;
 
 /** Operations that change nothing, and need not be remembered as done. */
-const READS: ReadonlySet<Op> = new Set<Op>(['status', 'waits', 'volumes', 'history']);
+const READS: ReadonlySet<Op> = new Set<Op>(['status', 'waits', 'volumes', 'history', 'reported']);
 
 function acquire({ state }: OpParts, session: Session, message: Message<'acquire'>): unknown {
   const { settings } = state.parts;
@@ -89,6 +91,7 @@ function reassert(parts: OpParts, session: Session, message: Message<'reassert'>
   session.reasserted = undefined;
   for (const hold of [...state.parts.core.holdsOf(session.id)]) {
     if (named.locks.has(hold.lockId) || named.requests.has(hold.requestId)) continue;
+    if (hold.owner === DELEGATE_OWNER) continue;
     for (let count = hold.count; count > 0; count--)
       state.apply({ type: 'release', lockId: hold.lockId, owner: hold.owner, session: session.id });
   }
@@ -108,6 +111,31 @@ function note({ state }: OpParts, session: Session, message: Message<'note'>): n
     who: briefWho(message.who),
   });
   return null;
+}
+
+function activity({ state }: OpParts, session: Session, message: Message<'activity'>): null {
+  for (const entry of message.entries) state.event(activityOf(message.volume, session.id, entry));
+  return null;
+}
+
+/** Answers when a promise is settled. */
+function later(session: Session, id: number, result: Promise<unknown>): void {
+  result.then(
+    (ok) => session.outlet?.answer(id, ok),
+    (error) =>
+      session.outlet?.fail(id, error instanceof GateError ? error : new GateError('internal', String(error))),
+  );
+}
+
+function status({ state, delegations }: OpParts, session: Session, message: Message<'status'>): unknown {
+  const { id, volume, path, tree = false } = message;
+  const delegated = delegations.holdsIn(volume, { path, scope: tree ? 'tree' : 'file' });
+  later(
+    session,
+    id,
+    delegated.then((holds) => describeStatus(state, volume, path, tree, holds)),
+  );
+  return LATER;
 }
 
 const HANDLERS: { readonly [O in SessionOp]: Handler<O> } = {
@@ -152,7 +180,24 @@ const HANDLERS: { readonly [O in SessionOp]: Handler<O> } = {
     sessions.end(session, 'released', 'The client ended it.');
     return null;
   },
-  status: ({ state }, _session, { volume, path, tree }) => describeStatus(state, volume, path, tree === true),
+  status,
+  delegate({ delegations }, session, { id, volume }) {
+    later(session, id, delegations.delegate(session, volume));
+    return LATER;
+  },
+  returned: ({ delegations }, session, { volume, epoch, regions, holds }) => {
+    delegations.returned(session, volume, epoch, regions, holds);
+    return null;
+  },
+  taken: ({ delegations }, session, { volume, epoch, region, yes }) => {
+    delegations.taken(session, volume, epoch, region, yes);
+    return null;
+  },
+  reported: ({ delegations }, _session, { report, holds }) => {
+    delegations.reported(report, holds);
+    return null;
+  },
+  activity,
   waits: ({ state }) => describeWaits(state),
   volumes: ({ volumes }) => volumes.list(),
   register_volume: ({ volumes }, _session, { root, mount, dev, ino }) =>

@@ -22,6 +22,8 @@ export interface BrokerOptions {
   readonly durability?: 'process' | 'power';
   /** Default 15,000. */
   readonly sessionTtlMs?: number;
+  /** How long a region of a delegated volume must be quiet before it is offered back. Default 60,000. */
+  readonly delegationQuietMs?: number;
   /** Lease of an HTTP lock whose client names none. Default 30,000. */
   readonly defaultLeaseMs?: number;
   /** Caps of holds that name none; null: no cap. Default null. */

@@ -16,7 +16,7 @@ import type { Effect } from '../lock/types.ts';
 import type { Batch, SessionRow } from '../store/types.ts';
 import { shownOwner } from './owners.ts';
 import type { BrokerState } from './state.ts';
-import { CLOSE, type ClientInfo, type Grant, HTTP_SESSION, type Push } from './wire.ts';
+import { CLOSE, type ClientInfo, DELEGATE_OWNER, type Grant, HTTP_SESSION, type Push } from './wire.ts';
 
 /** What a session needs of the connection it uses at the moment. */
 export interface Outlet {
@@ -38,6 +38,8 @@ export interface Session {
   /** Request id to message id of the acquires that this connection waits to be answered. */
   readonly pending: Map<string, number>;
   /** Of a reassertion in parts: what was named so far. */
+  /** Volumes whose locks it decides itself. */
+  readonly delegated: { volume: string; epoch: string }[];
   reasserted: { readonly locks: Set<string>; readonly requests: Set<string> } | undefined;
 }
 
@@ -72,6 +74,9 @@ export class Sessions {
   readonly #state: BrokerState;
   readonly #ttlMs: number;
   readonly #sessions = new Map<string, Session>();
+  /** A session goes on over a new connection; a session is over. */
+  onResume: (session: Session) => void = () => {};
+  onEnd: (session: Session) => void = () => {};
   /** Rows to be written with this turn. */
   readonly #dirty = new Set<Session>();
   #lookedMs: number;
@@ -105,6 +110,7 @@ export class Sessions {
       outlet: undefined,
       pending: new Map(),
       reasserted: undefined,
+      delegated: [...(row.delegated ?? [])],
     };
   }
 
@@ -140,6 +146,7 @@ export class Sessions {
     session.reasserted = undefined;
     this.heard(session);
     this.#event('session_resumed', session);
+    this.onResume(session);
     return session;
   }
 
@@ -167,6 +174,7 @@ export class Sessions {
     this.#dirty.delete(session);
     this.#state.change((batch) => batch.delete('session', session.id));
     this.#event(reason === 'released' ? 'session_ended' : 'session_lost', session, message);
+    this.onEnd(session);
     if (reason !== 'session_lost') return;
     session.outlet?.push({ push: 'session_lost', message });
     session.outlet?.close(CLOSE.sessionLost, 'session lost');
@@ -185,7 +193,9 @@ export class Sessions {
       case 'queued': {
         const { request, ticket } = effect.waiter;
         const outlet = this.#sessions.get(request.session)?.outlet;
-        const blockers = effect.blockers.map((owner) => shownOwner(owner).owner);
+        const blockers = effect.blockers
+          .filter((owner) => owner !== DELEGATE_OWNER)
+          .map((owner) => shownOwner(owner).owner);
         outlet?.push({ push: 'queued', requestId: request.requestId, ticket, blockers });
         return;
       }
@@ -267,8 +277,8 @@ export class Sessions {
 
   #putRows(batch: Batch): void {
     for (const session of this.#dirty) {
-      const { id, secretHash, client, startedAtMs, lastId } = session;
-      batch.put('session', id, { id, secretHash, client, startedAtMs, lastId });
+      const { id, secretHash, client, startedAtMs, lastId, delegated } = session;
+      batch.put('session', id, { id, secretHash, client, startedAtMs, lastId, delegated: [...delegated] });
     }
     this.#dirty.clear();
   }

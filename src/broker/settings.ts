@@ -18,6 +18,8 @@ export interface Settings {
   readonly auth: 'token' | 'off';
   readonly durability: 'process' | 'power';
   readonly sessionTtlMs: number;
+  /** How long a region of a delegated volume must be quiet before it is offered back. */
+  readonly delegationQuietMs: number;
   readonly defaultLeaseMs: number;
   readonly maxHoldWriteMs: number | null;
   readonly maxHoldReadMs: number | null;
@@ -31,6 +33,7 @@ export const DEFAULT_HOST = '127.0.0.1';
 export const DEFAULT_PORT = 8787;
 export const DEFAULT_TTL_MS = 15_000;
 export const DEFAULT_LEASE_MS = 30_000;
+export const DEFAULT_DELEGATION_QUIET_MS = 60_000;
 /** sizeof(sun_path) less its closing NUL: unix(7). */
 const SOCKET_PATH_BYTES = 107;
 const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|localhost)$/;
@@ -78,6 +81,7 @@ export function settle(options: BrokerOptions): Settings {
     auth: options.auth ?? 'token',
     durability: options.durability ?? 'process',
     sessionTtlMs: positive('sessionTtlMs', options.sessionTtlMs, DEFAULT_TTL_MS),
+    delegationQuietMs: positive('delegationQuietMs', options.delegationQuietMs, DEFAULT_DELEGATION_QUIET_MS),
     defaultLeaseMs: positive('defaultLeaseMs', options.defaultLeaseMs, DEFAULT_LEASE_MS),
     maxHoldWriteMs: duration('maxHoldWriteMs', options.maxHoldWriteMs, null),
     maxHoldReadMs: duration('maxHoldReadMs', options.maxHoldReadMs, null),

@@ -13,7 +13,7 @@
 import type { Timer } from '../base/clock.ts';
 import { GateError } from '../base/errors.ts';
 import type { LockCore } from '../lock/core.ts';
-import type { Command, Effect } from '../lock/types.ts';
+import type { AcquireRequest, Command, Effect } from '../lock/types.ts';
 import type { Batch, Store } from '../store/types.ts';
 import type { DurableCounters } from './counters.ts';
 import { type EventBody, type EventHub, eventOf } from './events.ts';
@@ -37,8 +37,16 @@ export function waiterKey(session: string, requestId: string): string {
   return `${session} ${requestId}`;
 }
 
+/** Stands before the core: brings back what was delegated (delegation.ts). */
+export interface Gate {
+  /** True: the request is kept back, and will be put in later. */
+  arrives(request: AcquireRequest): boolean;
+  forget(session: string, requestId: string): void;
+}
+
 export class BrokerState {
   readonly parts: StateParts;
+  gate: Gate | undefined;
   onEffect: (effect: Effect) => void = () => {};
   onFatal: (error: Error) => void = () => {};
   /** Called before each commit, to put rows that are gathered over a turn. */
@@ -79,6 +87,9 @@ export class BrokerState {
   /** Carries a command out. Throws the core's GateErrors; nothing has changed then. */
   apply(command: Command): readonly Effect[] {
     if (this.#ended) throw new GateError('unavailable', 'The broker is stopping.');
+    if (command.type === 'acquire') {
+      if (this.gate?.arrives(command.request)) return [];
+    } else if (command.type === 'cancel') this.gate?.forget(command.session, command.requestId);
     const nowMs = this.nowMs();
     let effects: readonly Effect[];
     try {

@@ -7,7 +7,14 @@ import type { Mode, Scope, Target, Who } from '../lock/types.ts';
 import { isHttpOwner } from './owners.ts';
 import { checkKey, normalise } from './paths.ts';
 import type { Limits } from './settings.ts';
-import type { ClientInfo, ClientMessage, Op } from './wire.ts';
+import {
+  type Activity,
+  type ClientInfo,
+  type ClientMessage,
+  DELEGATE_OWNER,
+  type Op,
+  type Region,
+} from './wire.ts';
 
 type Fields = Record<string, unknown>;
 
@@ -124,6 +131,30 @@ export class Validator {
         this.#text(m, 'message');
         m.who = this.#who(m.who);
       }),
+      delegate: checked((m) => this.#name(m, 'volume')),
+      returned: checked((m) => {
+        this.#name(m, 'volume');
+        this.#name(m, 'epoch');
+        if (!Array.isArray(m.regions) || m.regions.length === 0)
+          refuse('regions', 'must be a list, not empty');
+        m.regions = m.regions.map((one, i) => this.#region(one, `regions[${i}]`));
+        this.#holds(m);
+      }),
+      taken: checked((m) => {
+        this.#name(m, 'volume');
+        this.#name(m, 'epoch');
+        m.region = this.#region(m.region, 'region');
+        if (typeof m.yes !== 'boolean') refuse('yes', 'must be true or false');
+      }),
+      reported: checked((m) => {
+        if (!Number.isSafeInteger(m.report)) refuse('report', 'must be a whole number');
+        this.#holds(m);
+      }),
+      activity: checked((m) => {
+        this.#name(m, 'volume');
+        if (!Array.isArray(m.entries)) refuse('entries', 'must be a list');
+        m.entries = m.entries.map((one, i) => this.#activity(one, `entries[${i}]`));
+      }),
       subscribe: checked((m) => {
         if (m.volume != null) this.#name(m, 'volume');
       }),
@@ -135,7 +166,7 @@ export class Validator {
     this.#name(m, 'requestId');
     this.#name(m, 'volume');
     const owner = this.#name(m, 'owner');
-    if (isHttpOwner(owner)) refuse('owner', 'the prefix "http:" is kept for HTTP clients');
+    this.#freeOwner(owner, 'owner');
     if (m.kind !== 'name' && m.kind !== 'handle') refuse('kind', 'must be "name" or "handle"');
     this.#targets(m);
     this.#duration(m, 'waitMs', 0);
@@ -223,6 +254,51 @@ export class Validator {
     if (!MODES.has(target.mode)) refuse(`${field}.mode`, 'must be "read", "write" or "replace"');
     if (!SCOPES.has(target.scope)) refuse(`${field}.scope`, 'must be "file" or "tree"');
     return { path: target.path, mode: target.mode as Mode, scope: target.scope as Scope };
+  }
+
+  #freeOwner(owner: string, field: string): void {
+    if (isHttpOwner(owner)) refuse(field, 'the prefix "http:" is kept for HTTP clients');
+    if (owner === DELEGATE_OWNER) refuse(field, `"${owner}" is the broker's own`);
+  }
+
+  #region(value: unknown, field: string): Region {
+    const { path, scope } = this.#target({ ...(value as Fields | null), mode: 'read' }, field);
+    return { path, scope };
+  }
+
+  /** Holds that a delegate granted. Times are ages; the rest is what the broker would have made itself. */
+  #holds(m: Fields): void {
+    if (!Array.isArray(m.holds)) refuse('holds', 'must be a list');
+    m.holds = m.holds.map((one, i) => {
+      const hold = one as Fields | null;
+      const field = `holds[${i}]`;
+      if (typeof hold !== 'object' || hold === null) refuse(field, 'must be an object');
+      for (const name of ['lockId', 'requestId', 'owner']) this.#name(hold, name, `${field}.${name}`);
+      this.#freeOwner(hold.owner as string, `${field}.owner`);
+      if (hold.kind !== 'name' && hold.kind !== 'handle')
+        refuse(`${field}.kind`, 'must be "name" or "handle"');
+      for (const name of ['token', 'count'])
+        if (!Number.isSafeInteger(hold[name]) || (hold[name] as number) < 1)
+          refuse(`${field}.${name}`, 'must be a whole number from 1');
+      for (const name of ['grantedAtMs', 'coveredSinceMs'])
+        if (typeof hold[name] !== 'number') refuse(`${field}.${name}`, 'must be a number');
+      if (typeof hold.detached !== 'boolean') refuse(`${field}.detached`, 'must be true or false');
+      this.#targets(hold);
+      hold.who = this.#who(hold.who);
+      return hold;
+    });
+  }
+
+  #activity(value: unknown, field: string): Activity {
+    const entry = value as Fields | null;
+    if (typeof entry !== 'object' || entry === null) refuse(field, 'must be an object');
+    if (entry.type !== 'granted' && entry.type !== 'released')
+      refuse(`${field}.type`, 'is neither granted nor released');
+    for (const name of ['lockId', 'owner']) this.#name(entry, name, `${field}.${name}`);
+    if (!Number.isSafeInteger(entry.token)) refuse(`${field}.token`, 'must be a whole number');
+    this.#targets(entry);
+    entry.who = this.#who(entry.who);
+    return entry as unknown as Activity;
   }
 
   #who(value: unknown): Who | undefined {

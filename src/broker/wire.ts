@@ -18,9 +18,10 @@
  * - Paths are `PathString`s (base/bytes.ts): bytes that are not UTF-8 travel as `"\udcXX"`.
  */
 import type { ErrorCode } from '../base/errors.ts';
+import type { Region } from '../lock/regions.ts';
 import type { EndReason, Hold, Kind, Mode, ReleaseReason, Scope, Target, Who } from '../lock/types.ts';
 
-export type { EndReason, Hold, Kind, Mode, ReleaseReason, Scope, Target, Who };
+export type { EndReason, Hold, Kind, Mode, Region, ReleaseReason, Scope, Target, Who };
 
 export const PROTOCOL = 1;
 export const SESSION_PATH = '/v1/session';
@@ -30,6 +31,12 @@ export const DEFAULT_VOLUME = 'default';
 export const HTTP_SESSION = 'http';
 /** Prefix, inside the broker, of owners that came by HTTP. No session may use it. It is never shown. */
 export const HTTP_OWNER_PREFIX = 'http:';
+/**
+ * Owner, inside the broker, of the holds that stand for a delegate's right to decide while a region is on its way
+ * from or to it. No session may use it.
+ */
+export const DELEGATE_OWNER = '#delegate';
+
 /** WebSocket close codes of ours (RFC 6455, 7.4.2: 4000 to 4999 are private). */
 export const CLOSE = {
   replaced: 4001,
@@ -171,6 +178,35 @@ export type ClientMessage =
       readonly message?: string;
       readonly who?: Who;
     }
+  /** Asks for a whole volume's paths to be decided by this session: `Delegated`, or `conflict` when another has it. */
+  | { readonly op: 'delegate'; readonly id: number; readonly volume: string }
+  /** These paths are the broker's again, with all that is held on them. Answers `recall`, or comes by itself. */
+  | {
+      readonly op: 'returned';
+      readonly id: number;
+      readonly volume: string;
+      readonly epoch: string;
+      readonly regions: readonly Region[];
+      readonly holds: readonly Hold[];
+    }
+  /** Answers `give`: whether the session decides this region from now on. */
+  | {
+      readonly op: 'taken';
+      readonly id: number;
+      readonly volume: string;
+      readonly epoch: string;
+      readonly region: Region;
+      readonly yes: boolean;
+    }
+  /** Answers `report`. */
+  | { readonly op: 'reported'; readonly id: number; readonly report: number; readonly holds: readonly Hold[] }
+  /** What a delegate granted and what was given back since the last time, for history: writes only. */
+  | {
+      readonly op: 'activity';
+      readonly id: number;
+      readonly volume: string;
+      readonly entries: readonly Activity[];
+    }
   | { readonly op: 'subscribe'; readonly id: number; readonly volume?: string }
   | { readonly op: 'unsubscribe'; readonly id: number };
 
@@ -189,6 +225,25 @@ export interface Welcome {
   readonly nowMs: number;
   readonly brokerId: string;
   readonly version: string;
+}
+
+/** Answer to `delegate`. */
+export interface Delegated {
+  readonly epoch: string;
+  /** Fencing tokens for the delegate's grants: `from` is the first, `to` is not among them. */
+  readonly tokens: { readonly from: number; readonly to: number };
+  /** Regions that others have business with: they stay with the broker. */
+  readonly out: readonly Region[];
+}
+
+/** One grant or release of a delegate. */
+export interface Activity {
+  readonly type: 'granted' | 'released';
+  readonly targets: readonly Target[];
+  readonly owner: string;
+  readonly lockId: string;
+  readonly token: number;
+  readonly who?: Who;
 }
 
 /** Answer to an acquire. Together with the request it makes a `Hold`. */
@@ -247,6 +302,12 @@ export type Push =
   /** A hold of this session ended other than by its own release. */
   | { readonly push: 'lost'; readonly lockId: string; readonly reason: ReleaseReason }
   | { readonly push: 'session_lost'; readonly message: string }
+  /** Somebody else wants this region of a delegated volume: answer with `returned`. Repeated until it is answered. */
+  | { readonly push: 'recall'; readonly volume: string; readonly epoch: string; readonly region: Region }
+  /** A region that was returned is quiet: answer with `taken`. */
+  | { readonly push: 'give'; readonly volume: string; readonly epoch: string; readonly region: Region }
+  /** What is held in this region? Answer with `reported`. */
+  | { readonly push: 'report'; readonly volume: string; readonly report: number; readonly region: Region }
   | { readonly push: 'events'; readonly events: readonly GateEvent[] }
   /** The subscriber read too slowly: so many events were left out here. */
   | { readonly push: 'gap'; readonly missed: number };

@@ -117,6 +117,8 @@ export class Session extends Calls implements GateSession {
     }
     const numbered = { ...message, id } as ClientMessage;
     this.#pending.set(id, { message: numbered, callback });
+    // What a delegate returns it goes on holding, at the broker.
+    if (numbered.op === 'returned') for (const hold of numbered.holds) this.#held.add(hold.lockId);
     if (this.#connected) this.#post(numbered);
     return id;
   }

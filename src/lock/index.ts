@@ -4,5 +4,6 @@ export { contains, overlaps } from './conflict.ts';
 export { LockCore, type LockCoreOptions } from './core.ts';
 export { isBelow, isNormalised, normalisePath, parentOf } from './paths.ts';
 export type { LockStats, LockStatus } from './queries.ts';
+export { type Region, RegionSet, regionOf } from './regions.ts';
 export type * from './types.ts';
 export type { LockLimits } from './validate.ts';

@@ -12,7 +12,7 @@
  */
 import { constants, openSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { systemClock } from '../base/clock.ts';
+import { delay, systemClock } from '../base/clock.ts';
 import { createLogger, type Logger } from '../base/log.ts';
 import type { ConnectOptions } from '../client/index.ts';
 import { mountFuse, parseMounts, unmountFuse } from '../fuse/index.ts';
@@ -33,8 +33,15 @@ export interface RunningMount {
   readonly passthrough: boolean;
   /** Resolves when the kernel has let go of the mount, whoever unmounted it. */
   readonly unmounted: Promise<void>;
+  /**
+   * Unmounts: the path is free at once. Programs that still have something open in the view are served for three seconds
+   * more; then it resolves, and the process may end, which leaves them with ENOTCONN.
+   */
   unmount(): Promise<void>;
 }
+
+/** How long programs that still use an unmounted view are served on. */
+const LEAVE_MS = 3000;
 
 /** Mounts a view. Throws GateError, FuseMountError; nothing stays mounted then. */
 export async function startMount(options: MountOptions): Promise<RunningMount> {
@@ -88,7 +95,15 @@ async function serve(
     throw error;
   }
   const announcer = new Announcer(systemClock, () => keeper.session, volume, mountPoint);
-  const relay = new Relay(keeper.session, volume, threads.send, announcer, log);
+  const relay = new Relay(
+    keeper.session,
+    volume,
+    threads.send,
+    announcer,
+    log,
+    systemClock,
+    options.delegation !== 'off',
+  );
   keeper.onLost = () => relay.lost();
   keeper.onNew = (session) => relay.use(session);
   const unmounted = new Promise<void>((done) => {
@@ -124,7 +139,7 @@ async function serve(
     unmounted,
     async unmount() {
       await unmountFuse(mountPoint, { lazy: true });
-      await unmounted;
+      await Promise.race([unmounted, delay(LEAVE_MS)]);
     },
   };
 }

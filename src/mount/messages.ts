@@ -1,8 +1,9 @@
 /** What the mount's threads say to each other: the reactor (worker), the main thread and the prober (worker). */
 import type { MessagePort } from 'node:worker_threads';
 import type { ErrorCode } from '../base/errors.ts';
-import type { Target } from '../lock/types.ts';
+import type { Hold, Region, Target } from '../lock/index.ts';
 import type { Actor } from '../view/actors.ts';
+import type { DelegateActivity, Delegation } from '../view/delegate.ts';
 import type { LockRequest } from '../view/locks.ts';
 
 /** The reactor to the main thread. */
@@ -14,6 +15,15 @@ export type FromReactor =
   | { readonly t: 'move'; readonly from: string; readonly to: string; readonly tree: boolean }
   | { readonly t: 'exchange'; readonly a: string; readonly b: string; readonly tree: boolean }
   | { readonly t: 'detach'; readonly path: string; readonly tree: boolean }
+  | {
+      readonly t: 'returned';
+      readonly epoch: string;
+      readonly regions: readonly Region[];
+      readonly holds: readonly Hold[];
+    }
+  | { readonly t: 'taken'; readonly epoch: string; readonly region: Region; readonly yes: boolean }
+  | { readonly t: 'reported'; readonly report: number; readonly holds: readonly Hold[] }
+  | { readonly t: 'activity'; readonly entries: readonly DelegateActivity[] }
   | { readonly t: 'add_target'; readonly lockId: string; readonly target: Target }
   | {
       readonly t: 'note';
@@ -47,7 +57,12 @@ export type ToReactor =
   | { readonly t: 'text'; readonly id: number; readonly text: string }
   /** One hold ended other than by its release: broken by force. */
   | { readonly t: 'hold_lost'; readonly lockId: string }
-  | { readonly t: 'session_lost' };
+  | { readonly t: 'session_lost' }
+  /** Until then (CLOCK_BOOTTIME, milliseconds) the session surely lives. */
+  | { readonly t: 'authority'; readonly untilMs: number }
+  | { readonly t: 'delegated'; readonly delegation: Delegation }
+  | { readonly t: 'recall' | 'give'; readonly epoch: string; readonly region: Region }
+  | { readonly t: 'report'; readonly report: number; readonly region: Region };
 
 /** The reactor to the prober. */
 export type ToProber =

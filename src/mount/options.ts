@@ -22,6 +22,8 @@ export interface MountOptions {
   readonly attrValidMs: number;
   /** Kernel passthrough: where it is to be had, or never. Default `auto`. */
   readonly passthrough?: 'auto' | 'off';
+  /** Locks decided by the view itself while nobody else has business in its tree. Default `auto`. */
+  readonly delegation?: 'auto' | 'off';
   readonly inPlace: boolean;
   readonly logLevel: LogLevel;
 }

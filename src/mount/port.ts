@@ -1,15 +1,20 @@
 import type { ErrorCode } from '../base/errors.ts';
-import type { Target } from '../lock/types.ts';
-import type { LockAnswers, LockPort, LockRequest } from '../view/locks.ts';
+import type { Hold, Region, Target } from '../lock/index.ts';
+import type { DelegateActivity, DelegationPort } from '../view/delegate.ts';
+import type { LockAnswers, LockRequest } from '../view/locks.ts';
 import type { FromReactor, ToReactor } from './messages.ts';
 
 /** The view's lock port on the reactor's thread: messages to the main thread, which has the session with the broker. */
-export class MessageLockPort implements LockPort {
+export class MessageLockPort implements DelegationPort {
   readonly #post: (message: FromReactor) => void;
   readonly #waiting = new Map<string, LockAnswers>();
 
   constructor(post: (message: FromReactor) => void) {
     this.#post = post;
+  }
+
+  tryNow(): null {
+    return null;
   }
 
   acquire(request: LockRequest, answers: LockAnswers): void {
@@ -40,6 +45,22 @@ export class MessageLockPort implements LockPort {
 
   addTarget(lockId: string, target: Target): void {
     this.#post({ t: 'add_target', lockId, target });
+  }
+
+  returned(epoch: string, regions: readonly Region[], holds: readonly Hold[]): void {
+    this.#post({ t: 'returned', epoch, regions, holds });
+  }
+
+  taken(epoch: string, region: Region, yes: boolean): void {
+    this.#post({ t: 'taken', epoch, region, yes });
+  }
+
+  reported(report: number, holds: readonly Hold[]): void {
+    this.#post({ t: 'reported', report, holds });
+  }
+
+  activity(entries: readonly DelegateActivity[]): void {
+    this.#post({ t: 'activity', entries });
   }
 
   /** An answer arrived. One for a request that was cancelled is dropped: the main thread gives such a grant back. */

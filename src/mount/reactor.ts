@@ -5,6 +5,8 @@
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { runReactor } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
+import type { ViewClock } from '../view/actors.ts';
+import { DelegatedLocks } from '../view/delegate.ts';
 import { Tree } from '../view/tree.ts';
 import { View } from '../view/view.ts';
 import { Actors } from './actors.ts';
@@ -14,9 +16,11 @@ import { MessageLockPort } from './port.ts';
 
 const data = workerData as ReactorData;
 const post = (message: FromReactor) => data.main.postMessage(message);
-const locks = new MessageLockPort(post);
+const broker = new MessageLockPort(post);
+let authorityEndsMs = 0;
 const waiting = new Map<number, (message: ToReactor) => void>();
 let nextCall = 1;
+let locks: DelegatedLocks | null = null;
 let view: View | null = null;
 let actors: Actors | null = null;
 
@@ -30,14 +34,30 @@ function fromMain(message: ToReactor): void {
     case 'granted':
     case 'queued':
     case 'refused':
-      locks.answered(message);
+      broker.answered(message);
       break;
     case 'hold_lost':
       view?.holdLost(message.lockId);
       break;
     case 'session_lost':
+      locks?.end();
       view?.sessionLost();
-      locks.lost();
+      broker.lost();
+      break;
+    case 'authority':
+      authorityEndsMs = message.untilMs;
+      break;
+    case 'delegated':
+      locks?.begin(message.delegation);
+      break;
+    case 'recall':
+      locks?.recall(message.epoch, message.region);
+      break;
+    case 'give':
+      locks?.give(message.epoch, message.region);
+      break;
+    case 'report':
+      locks?.report(message.report, message.region);
       break;
     default: {
       const done = waiting.get(message.id);
@@ -74,6 +94,12 @@ const why = runReactor({
   create(api) {
     const resolver = new Actors(data.prober, data.mountDev, data.owner);
     actors = resolver;
+    const clock: ViewClock = {
+      nowMs: () => api.nowMs(),
+      after: (delayMs, run) => api.setTimer(delayMs, run),
+    };
+    const delegated = new DelegatedLocks(broker, clock, () => sys.clockBoottimeMs() < authorityEndsMs);
+    locks = delegated;
     const made = new View({
       tree: new Tree(data.rootFd, data.descriptorsMax, new sys.StatBuf()),
       options: {
@@ -85,8 +111,8 @@ const why = runReactor({
         privileged: data.privileged,
         mappingsOutliveRelease: data.passthrough,
       },
-      clock: { nowMs: () => api.nowMs(), after: (delayMs, run) => api.setTimer(delayMs, run) },
-      locks,
+      clock,
+      locks: delegated,
       actors: resolver,
       events: { note: (path, what, owner, message) => post({ t: 'note', path, what, owner, message }) },
     });

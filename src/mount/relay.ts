@@ -1,8 +1,14 @@
+import type { Clock } from '../base/clock.ts';
 import { isErrorCode } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { GateSession } from '../client/index.ts';
+import type { Delegated, GateSession, Push } from '../client/index.ts';
 import type { Announcer } from './announce.ts';
 import type { FromReactor, ToReactor } from './messages.ts';
+
+/** Between two tries to get the delegation that another view has. */
+const DELEGATION_AGAIN_MS = 30_000;
+/** How often in a TTL the reactor is told of the session's authority. */
+const AUTHORITY_SHARE = 6;
 
 /**
  * The main thread's end: passes the view's lock requests on to the broker, in the order in which they came, and the
@@ -12,6 +18,8 @@ export class Relay {
   readonly #volume: string;
   readonly #toReactor: (message: ToReactor) => void;
   readonly #announcer: Announcer;
+  readonly #clock: Clock;
+  readonly #delegation: boolean;
   readonly #log: Logger;
   /** Requests without an answer. */
   readonly #open = new Set<string>();
@@ -23,7 +31,11 @@ export class Relay {
     toReactor: (message: ToReactor) => void,
     announcer: Announcer,
     log: Logger,
+    clock: Clock,
+    delegation: boolean,
   ) {
+    this.#clock = clock;
+    this.#delegation = delegation;
     this.#session = session;
     this.#volume = volume;
     this.#toReactor = toReactor;
@@ -36,15 +48,50 @@ export class Relay {
   use(session: GateSession): void {
     this.#session = session;
     session.onHoldLost = (lockId) => this.#toReactor({ t: 'hold_lost', lockId });
-    session.onPush = (push) => {
-      if (push.push !== 'queued' || !this.#open.has(push.requestId)) return;
-      this.#announcer.queued(push.requestId);
-      this.#toReactor({
-        t: 'queued',
-        requestId: push.requestId,
-        blockers: push.blockers,
-      });
-    };
+    session.onPush = (push) => this.#pushed(push);
+    if (this.#delegation) this.#askDelegation(session);
+    this.#tellAuthority(session);
+  }
+
+  #pushed(push: Push): void {
+    switch (push.push) {
+      case 'queued': {
+        const { requestId, blockers } = push;
+        if (!this.#open.has(requestId)) return;
+        this.#announcer.queued(requestId);
+        return this.#toReactor({ t: 'queued', requestId, blockers });
+      }
+      case 'recall':
+      case 'give':
+        return this.#toReactor({ t: push.push, epoch: push.epoch, region: push.region });
+      case 'report':
+        return this.#toReactor({ t: 'report', report: push.report, region: push.region });
+    }
+  }
+
+  /** Asks to decide the volume's locks here; again and again while another view does. */
+  #askDelegation(session: GateSession): void {
+    session.send({ op: 'delegate', volume: this.#volume }, (answer) => {
+      if (answer === undefined || session !== this.#session) return;
+      if ('error' in answer) {
+        if (answer.error.code === 'conflict')
+          this.#clock.after(DELEGATION_AGAIN_MS, () => {
+            if (session === this.#session && !session.ended) this.#askDelegation(session);
+          });
+        else this.#log.warn(`no delegation: ${answer.error.message}`);
+        return;
+      }
+      const { epoch, tokens, out } = answer.ok as Delegated;
+      const delegation = { volume: this.#volume, session: session.id, epoch, tokens, out };
+      this.#toReactor({ t: 'delegated', delegation });
+    });
+  }
+
+  /** Keeps the reactor told until when the session surely lives: it grants nothing by itself after that. */
+  #tellAuthority(session: GateSession): void {
+    if (session !== this.#session || session.ended) return;
+    this.#toReactor({ t: 'authority', untilMs: session.authorityEndsMs() });
+    this.#clock.after(session.ttlMs / AUTHORITY_SHARE, () => this.#tellAuthority(session));
   }
 
   /** The session is lost: all that waited or was held is gone. */
@@ -84,6 +131,22 @@ export class Relay {
         return this.#tell({ op: 'detach', volume: this.#volume, path: message.path, tree: message.tree });
       case 'add_target':
         return this.#tell({ op: 'add_target', lockId: message.lockId, target: message.target });
+      case 'returned': {
+        const { epoch, regions, holds } = message;
+        return this.#tell({ op: 'returned', volume: this.#volume, epoch, regions, holds });
+      }
+      case 'taken':
+        return this.#tell({
+          op: 'taken',
+          volume: this.#volume,
+          epoch: message.epoch,
+          region: message.region,
+          yes: message.yes,
+        });
+      case 'reported':
+        return this.#tell({ op: 'reported', report: message.report, holds: message.holds });
+      case 'activity':
+        return this.#tell({ op: 'activity', volume: this.#volume, entries: message.entries });
       case 'note':
         return this.#tell({
           op: 'note',

@@ -77,7 +77,9 @@ export class Replays {
     }
     if (before !== undefined) this.#drop(before);
     const plan = this.#view.planner.of(op);
-    if (plan.targets.length === 0) run(null, plan, false);
+    if (plan.targets.length === 0) return run(null, plan, false);
+    const grant = this.#view.tryNow(caller, kindOf(op, plan), plan.targets);
+    if (grant !== null) run(grant, plan, false);
     else this.#begin(req, caller, op, plan);
   }
 
@@ -128,9 +130,7 @@ export class Replays {
     this.#byThread.set(req.pid, replay);
     for (const parent of plan.parents) parent.replays++;
     replay.timer = this.#view.clock.after(COME_BACK_MS, () => this.#drop(replay));
-    // `handle` for what will belong to an open file: such a hold follows its inode.
-    const kind = op.op === 'create' || plan.handsOver ? 'handle' : 'name';
-    replay.reservation = new Reservation(this.#view, caller, plan, kind, {
+    replay.reservation = new Reservation(this.#view, caller, plan, kindOf(op, plan), {
       settled: () => this.#settled(replay),
       queued: () => {
         replay.queued = true;
@@ -192,6 +192,11 @@ export class Replays {
       this.#view.tree.release(parent);
     }
   }
+}
+
+/** `handle` for what will belong to an open file: such a hold follows its inode. */
+function kindOf(op: PathOp, plan: Plan): 'handle' | 'name' {
+  return op.op === 'create' || plan.handsOver ? 'handle' : 'name';
 }
 
 function sameOp(a: PathOp, b: PathOp): boolean {

@@ -18,6 +18,8 @@ export interface SessionRow {
   readonly startedAtMs: number;
   /** Greatest message id that was carried out. */
   readonly lastId: number;
+  /** Volumes whose locks it decides itself. */
+  readonly delegated?: readonly { readonly volume: string; readonly epoch: string }[];
 }
 
 export interface VolumeRow {

@@ -26,6 +26,8 @@ export interface LockAnswers {
 
 /** Who decides. One implementation talks to the broker; tests have their own. */
 export interface LockPort {
+  /** A grant that can be decided here and now; null: it cannot, and nothing has changed. Never waits. */
+  tryNow(request: LockRequest): { readonly lockId: string; readonly token: number } | null;
   acquire(request: LockRequest, answers: LockAnswers): void;
   /** Leaves the queue, or gives the grant back if it is on its way. No answer follows. */
   cancel(requestId: string): void;

@@ -20,7 +20,7 @@ import { Closing } from './closing.ts';
 import { Exclusions } from './exclude.ts';
 import { Handle } from './handle.ts';
 import { KeptGrants } from './kept.ts';
-import { type Grant, type LockPort, Pending } from './locks.ts';
+import { Grant, type LockPort, Pending } from './locks.ts';
 import { type Node, pathIn, pathOf } from './node.ts';
 import { type Opened, Opening, opensForWriting } from './opening.ts';
 import { scratch } from './scratch.ts';
@@ -141,6 +141,16 @@ export class View {
       { requestId, owner, kind, targets, waitMs, who: actor.who, tid: caller.tid },
       answers,
     );
+  }
+
+  /** A grant that needs no wait and no broker; null when it does, or when the actor is not known yet. */
+  tryNow(caller: Caller, kind: Kind, targets: readonly Target[]): Grant | null {
+    const actor = this.#actors.known(caller);
+    if (actor === null) return null;
+    const { owner, who } = actor;
+    const requestId = `${this.options.requestPrefix}${this.#nextRequest++}`;
+    const got = this.locks.tryNow({ requestId, owner, kind, targets, waitMs: 0, who, tid: caller.tid });
+    return got === null ? null : new Grant(this.locks, got.lockId, owner, targets);
   }
 
   /** Whose lock on this inode the caller belongs to, because it or an ancestor has the inode open; null: nobody's. */

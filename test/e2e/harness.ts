@@ -26,6 +26,7 @@ export function cleanEnv(extra: Record<string, string> = {}): Record<string, str
 
 export interface GateOptions {
   readonly passthrough?: boolean;
+  readonly delegation?: boolean;
   readonly mountFlags?: readonly string[];
   readonly brokerFlags?: readonly string[];
 }
@@ -72,6 +73,7 @@ export class Gate {
   async startMount(): Promise<void> {
     const flags = ['mount', '--root', this.root, '--mount', this.mount, '--state-dir', this.state];
     if (this.#options.passthrough === false) flags.push('--passthrough', 'off');
+    if (this.#options.delegation === false) flags.push('--delegation', 'off');
     const { child, ready } = await this.#service([...flags, ...(this.#options.mountFlags ?? [])]);
     this.mounter = child;
     this.volume = ready.volume as string;

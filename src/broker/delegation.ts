@@ -1,0 +1,376 @@
+/**
+ * Delegation: the fast path. While one session (a mount) is the only one with business in a volume, it decides the volume's
+ * locks itself (view/delegate.ts), and the broker hears of them afterwards. Nobody can tell the difference but by the clock:
+ *
+ * - Another session's request for a delegated region is put into the core at once, with its ticket, behind a hold of the
+ *   owner `DELEGATE_OWNER` (a *transfer*), which is stored like any other. Then the region is recalled.
+ * - The delegate answers with what it has granted there. Those holds are adopted, the transfer's hold is released, and the
+ *   core decides as always. The region is *out*: the broker's, until it was quiet for a while.
+ * - A quiet region is offered back (`give`) behind a transfer of its own, so that nobody is let in while the answer is under way.
+ *
+ * A recall is repeated until it is answered; unanswered for a TTL it ends the session, and with it the delegation. After a
+ * restart of the broker the transfers are there again; which regions were out is not, but a recall of one is harmless.
+ */
+import type { Timer } from '../base/clock.ts';
+import { GateError } from '../base/errors.ts';
+import { type Region, RegionSet, regionOf } from '../lock/regions.ts';
+import type { AcquireRequest, Hold } from '../lock/types.ts';
+import type { Session, Sessions } from './sessions.ts';
+import type { BrokerState } from './state.ts';
+import { DELEGATE_OWNER, type Delegated } from './wire.ts';
+
+/** Fencing tokens that a delegate gets: 2^53 is nine million delegations away. */
+const TOKENS = 1_000_000_000;
+/** Between two looks at quiet regions and unanswered recalls, as a share of the quiet time. */
+const LOOK_SHARE = 6;
+const LOOK_MS_MIN = 50;
+/** How long a status waits for a delegate to say what it has granted. */
+const REPORT_MS = 1000;
+
+interface Transfer {
+  readonly region: Region;
+  readonly lockId: string;
+  readonly sinceMs: number;
+  kind: 'recall' | 'give';
+}
+
+interface Out {
+  /** null: it was busy at the last look. */
+  quietSinceMs: number | null;
+}
+
+interface Delegation {
+  readonly volume: string;
+  readonly session: Session;
+  readonly epoch: string;
+  readonly out: RegionSet<Out>;
+  readonly transfers: Map<string, Transfer>;
+}
+
+/** A request that must not wait (`waitMs` 0), kept until the regions it needs are here. */
+interface Try {
+  readonly request: AcquireRequest;
+  readonly volume: string;
+  readonly keys: Set<string>;
+}
+
+export class Delegations {
+  readonly #state: BrokerState;
+  readonly #sessions: Sessions;
+  readonly #byVolume = new Map<string, Delegation>();
+  readonly #reports = new Map<number, (holds: readonly Hold[]) => void>();
+  #tries: Try[] = [];
+  #nextReport = 1;
+  #timer: Timer | undefined;
+
+  constructor(state: BrokerState, sessions: Sessions) {
+    this.#state = state;
+    this.#sessions = sessions;
+    for (const session of sessions.list())
+      for (const { volume, epoch } of session.delegated) this.#revive(session, volume, epoch);
+    state.gate = this;
+    sessions.onResume = (session) => this.#resend(session);
+    sessions.onEnd = (session) => this.#ended(session);
+    this.#lookLater();
+  }
+
+  stop(): void {
+    this.#timer?.cancel();
+  }
+
+  #revive(session: Session, volume: string, epoch: string): void {
+    const delegation = this.#begin(session, volume, epoch);
+    for (const hold of this.#state.parts.core.holdsOf(session.id)) {
+      if (hold.owner !== DELEGATE_OWNER || hold.volume !== volume) continue;
+      const region = regionOf(hold.targets[0]!);
+      const sinceMs = this.#state.nowMs();
+      delegation.transfers.set(keyOf(region), { region, lockId: hold.lockId, sinceMs, kind: 'recall' });
+    }
+  }
+
+  #begin(session: Session, volume: string, epoch: string): Delegation {
+    const delegation = { volume, session, epoch, out: new RegionSet<Out>(), transfers: new Map() };
+    this.#byVolume.set(volume, delegation);
+    return delegation;
+  }
+
+  // ------------------------------------------------------------ what a delegate says
+
+  /** Delegates a volume. Throws `conflict` when another session has it. */
+  async delegate(session: Session, volume: string): Promise<Delegated> {
+    const taken = () => new GateError('conflict', 'Another view decides the locks of this volume.');
+    if (this.#byVolume.has(volume)) throw taken();
+    const { counters, core } = this.#state.parts;
+    const from = await counters.reserveTokens(TOKENS);
+    if (this.#byVolume.has(volume)) throw taken();
+    const epoch = counters.newLockId();
+    const delegation = this.#begin(session, volume, epoch);
+    const { holds, waiters } = core.status(volume, '', 'tree');
+    const targets = [
+      ...holds.flatMap((hold) => hold.targets),
+      ...waiters.flatMap(({ request }) => request.targets),
+    ];
+    for (const target of targets) delegation.out.add(regionOf(target), { quietSinceMs: null });
+    session.delegated.push({ volume, epoch });
+    this.#sessions.touch(session);
+    const out = [...delegation.out].map(({ region }) => region);
+    return { epoch, tokens: { from, to: from + TOKENS }, out };
+  }
+
+  /** Regions came back, with what is held there. Times of holds are ages. */
+  returned(
+    session: Session,
+    volume: string,
+    epoch: string,
+    regions: readonly Region[],
+    holds: readonly Hold[],
+  ): void {
+    const delegation = this.#of(session, volume, epoch);
+    const nowMs = this.#state.nowMs();
+    for (const region of regions) delegation.out.add(region, { quietSinceMs: nowMs });
+    for (const hold of holds) this.#adopt(delegation, hold, nowMs);
+    for (const transfer of [...delegation.transfers.values()])
+      if (transfer.kind === 'recall' && delegation.out.covering(transfer.region))
+        this.#finish(delegation, transfer);
+    if (delegation.out.size > this.#state.parts.settings.limits.delegationRegions)
+      this.#recall(delegation, { path: '', scope: 'tree' });
+  }
+
+  /** The delegate took an offered region, or did not. */
+  taken(session: Session, volume: string, epoch: string, region: Region, yes: boolean): void {
+    const delegation = this.#of(session, volume, epoch);
+    const transfer = delegation.transfers.get(keyOf(region));
+    if (transfer?.kind !== 'give') return;
+    if (yes) {
+      delegation.out.delete(region);
+      const { waiters } = this.#state.parts.core.status(volume, region.path, region.scope);
+      if (waiters.length > 0) {
+        transfer.kind = 'recall';
+        this.#push(delegation, transfer);
+        return;
+      }
+    } else delegation.out.add(region, { quietSinceMs: this.#state.nowMs() });
+    this.#finish(delegation, transfer);
+  }
+
+  reported(report: number, holds: readonly Hold[]): void {
+    this.#reports.get(report)?.(holds);
+    this.#reports.delete(report);
+  }
+
+  /** What the delegate holds in a region, as far as it says so in time. */
+  async holdsIn(volume: string, region: Region): Promise<readonly Hold[]> {
+    const delegation = this.#byVolume.get(volume);
+    const outlet = delegation?.session.outlet;
+    if (delegation === undefined || outlet === undefined || delegation.out.covering(region)) return [];
+    const report = this.#nextReport++;
+    const holds = await new Promise<readonly Hold[]>((resolve) => {
+      const timer = this.#state.parts.settings.clock.after(REPORT_MS, () => this.reported(report, []));
+      this.#reports.set(report, (got) => {
+        timer.cancel();
+        resolve(got);
+      });
+      outlet.push({ push: 'report', volume, report, region });
+    });
+    const nowMs = this.#state.nowMs();
+    return holds.map((hold) => this.#whole(delegation, hold, nowMs));
+  }
+
+  // ------------------------------------------------------------ what the core is asked
+
+  /**
+   * Called before a request goes into the core: what it needs of a delegated volume is recalled first. True: it must not
+   * wait, so it is kept back and goes in when everything is here.
+   */
+  arrives(request: AcquireRequest): boolean {
+    const delegation = this.#byVolume.get(request.volume);
+    if (delegation === undefined || request.session === delegation.session.id) return false;
+    const keys = new Set<string>();
+    for (const target of request.targets) {
+      const region = regionOf(target);
+      const key = keyOf(region);
+      if (delegation.transfers.has(key)) keys.add(key);
+      else if (delegation.out.covering(region) === undefined) {
+        this.#recall(delegation, region);
+        keys.add(key);
+      }
+    }
+    if (request.waitMs !== 0 || keys.size === 0) return false;
+    this.#tries.push({ request, volume: request.volume, keys });
+    return true;
+  }
+
+  /** The client of a request that was kept back gave up. */
+  forget(session: string, requestId?: string): void {
+    if (this.#tries.length === 0) return;
+    this.#tries = this.#tries.filter(
+      ({ request }) =>
+        request.session !== session || (requestId !== undefined && request.requestId !== requestId),
+    );
+  }
+
+  // ------------------------------------------------------------ transfers
+
+  #recall(delegation: Delegation, region: Region): void {
+    if (!delegation.transfers.has(keyOf(region))) this.#start(delegation, region, 'recall');
+  }
+
+  #start(delegation: Delegation, region: Region, kind: Transfer['kind']): void {
+    const { counters } = this.#state.parts;
+    const nowMs = this.#state.nowMs();
+    const lockId = counters.newLockId();
+    const transfer: Transfer = { region, lockId, sinceMs: nowMs, kind };
+    delegation.transfers.set(keyOf(region), transfer);
+    const hold: Hold = {
+      lockId,
+      requestId: lockId,
+      session: delegation.session.id,
+      volume: delegation.volume,
+      owner: DELEGATE_OWNER,
+      kind: 'name',
+      targets: [{ ...region, mode: 'write' }],
+      ticket: 0,
+      token: counters.nextToken(),
+      count: 1,
+      grantedAtMs: nowMs,
+      coveredSinceMs: nowMs,
+      leaseMs: null,
+      leaseExpiresAtMs: null,
+      holdCapMs: null,
+      detached: false,
+    };
+    this.#state.apply({ type: 'adopt', hold });
+    this.#push(delegation, transfer);
+  }
+
+  #push({ session, volume, epoch }: Delegation, { kind, region }: Transfer): void {
+    session.outlet?.push({ push: kind, volume, epoch, region });
+  }
+
+  #finish(delegation: Delegation, transfer: Transfer): void {
+    const key = keyOf(transfer.region);
+    delegation.transfers.delete(key);
+    this.#state.apply({ type: 'release', lockId: transfer.lockId, owner: DELEGATE_OWNER });
+    this.#runTries(delegation.volume, key);
+  }
+
+  #runTries(volume: string, key?: string): void {
+    const ready: Try[] = [];
+    this.#tries = this.#tries.filter((one) => {
+      if (one.volume !== volume) return true;
+      if (key === undefined) one.keys.clear();
+      else one.keys.delete(key);
+      if (one.keys.size > 0) return true;
+      ready.push(one);
+      return false;
+    });
+    for (const { request } of ready)
+      try {
+        this.#state.apply({ type: 'acquire', request });
+      } catch (error) {
+        if (!(error instanceof GateError)) throw error;
+        this.#state.onEffect({
+          type: 'refused',
+          request,
+          ticket: null,
+          reason: 'limit',
+          message: error.message,
+        });
+      }
+  }
+
+  #adopt(delegation: Delegation, hold: Hold, nowMs: number): void {
+    this.#state.apply({ type: 'adopt', hold: this.#whole(delegation, hold, nowMs) });
+  }
+
+  /** A hold as a delegate tells of it, in the broker's terms. */
+  #whole({ session, volume }: Delegation, hold: Hold, nowMs: number): Hold {
+    const { lockId, requestId, owner, kind, targets, token, count, detached, who } = hold;
+    const grantedAtMs = nowMs - Math.max(0, hold.grantedAtMs);
+    const coveredSinceMs = nowMs - Math.max(0, hold.coveredSinceMs);
+    const { maxHoldWriteMs, maxHoldReadMs } = this.#state.parts.settings;
+    const holdCapMs = targets.some((target) => target.mode !== 'read') ? maxHoldWriteMs : maxHoldReadMs;
+    const times = { grantedAtMs, coveredSinceMs, leaseMs: null, leaseExpiresAtMs: null, holdCapMs };
+    return {
+      lockId,
+      requestId,
+      session: session.id,
+      volume,
+      owner,
+      kind,
+      targets,
+      ticket: 0,
+      token,
+      count,
+      ...times,
+      detached,
+      who,
+    };
+  }
+
+  #of(session: Session, volume: string, epoch: string): Delegation {
+    const delegation = this.#byVolume.get(volume);
+    if (delegation?.session !== session || delegation.epoch !== epoch)
+      throw new GateError('not_found', `epoch: this session has no delegation ${epoch} of ${volume}`);
+    return delegation;
+  }
+
+  // ------------------------------------------------------------ sessions and time
+
+  /** What a delegate may not have heard: its connection is a new one. */
+  #resend(session: Session): void {
+    for (const delegation of this.#byVolume.values())
+      if (delegation.session === session)
+        for (const transfer of delegation.transfers.values()) this.#push(delegation, transfer);
+  }
+
+  #ended(session: Session): void {
+    this.forget(session.id);
+    for (const delegation of [...this.#byVolume.values()]) {
+      if (delegation.session !== session) continue;
+      this.#byVolume.delete(delegation.volume);
+      this.#runTries(delegation.volume);
+    }
+  }
+
+  #lookLater(): void {
+    const { clock, delegationQuietMs, log } = this.#state.parts.settings;
+    this.#timer = clock.after(Math.max(LOOK_MS_MIN, delegationQuietMs / LOOK_SHARE), () => {
+      try {
+        for (const delegation of [...this.#byVolume.values()]) this.#look(delegation);
+      } catch (error) {
+        log.debug('no look at delegations', { error: String(error) });
+        return;
+      }
+      this.#lookLater();
+    });
+  }
+
+  #look(delegation: Delegation): void {
+    const { session, transfers, out, volume } = delegation;
+    if (session.outlet === undefined) return;
+    const { core, settings } = this.#state.parts;
+    const nowMs = this.#state.nowMs();
+    for (const transfer of transfers.values()) {
+      if (nowMs - transfer.sinceMs > settings.sessionTtlMs)
+        return this.#sessions.end(
+          session,
+          'session_lost',
+          `It did not answer a ${transfer.kind} for ${settings.sessionTtlMs} ms.`,
+        );
+      this.#push(delegation, transfer);
+    }
+    for (const { region, value } of [...out]) {
+      if (transfers.has(keyOf(region))) continue;
+      const { holds, waiters } = core.status(volume, region.path, region.scope);
+      if (holds.length > 0 || waiters.length > 0) value.quietSinceMs = null;
+      else if (value.quietSinceMs === null) value.quietSinceMs = nowMs;
+      else if (nowMs - value.quietSinceMs >= settings.delegationQuietMs)
+        this.#start(delegation, region, 'give');
+    }
+  }
+}
+
+function keyOf({ path, scope }: Region): string {
+  return `${scope}:${path}`;
+}
