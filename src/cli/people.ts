@@ -1,12 +1,21 @@
 /** Holds and waits as lines for people. */
+
+import { processInfo } from '../base/process.ts';
 import type { Blocker, HoldInfo, Target, VolumeInfo, WaitInfo, Who } from '../broker/wire.ts';
 import { duration, table } from './output.ts';
 
 const COMMAND_CHARS = 60;
 
+/** The whole command line where /proc still shows that very process, else what the broker was told. */
+function commandOf(who: Who | undefined): string {
+  const told = who?.command ?? '';
+  const here = who?.pid && who.host === undefined ? processInfo(who.pid) : undefined;
+  return here?.comm === told ? here.command : told;
+}
+
 /** `vim notes.md (pid 12)`, as much of it as is known. */
 export function whoText(who: Who | undefined): string {
-  const full = who?.command ?? '';
+  const full = commandOf(who);
   const command = full.length > COMMAND_CHARS ? `${full.slice(0, COMMAND_CHARS - 1)}…` : full;
   if (command && who?.pid) return `${command} (pid ${who.pid})`;
   if (who?.pid) return `pid ${who.pid}`;
