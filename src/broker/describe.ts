@@ -11,7 +11,7 @@ const BLOCKERS_SHOWN = 8;
 const BLOCKERS_SEEN = 20_000;
 
 export function holdInfo(hold: Hold): HoldInfo {
-  const { requestId: _requestId, leaseMs: _leaseMs, ...rest } = hold;
+  const { requestId: _requestId, joined: _joined, leaseMs: _leaseMs, ...rest } = hold;
   return { ...rest, ...shownOwner(hold.owner) };
 }
 

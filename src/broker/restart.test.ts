@@ -122,6 +122,19 @@ test('after a restart sessions have one TTL to come back; then the rest is dropp
   await away.close();
 });
 
+test('an acquire that joined a lock and is repeated after a restart is counted once', async (t) => {
+  const stateDir = tempDir(t);
+  const disk = new MemoryDisk();
+  const first = await broker(t, { stateDir, store: new MemoryStore(disk) });
+  await new Api(first).lock('ann', 'write', 'f', { request_id: 'one' });
+  const joined = await new Api(first).lock('ann', 'read', 'f', { request_id: 'two' });
+  assert.equal(joined.hold_count, 2);
+  await first.close();
+  const second = await broker(t, { stateDir, store: new MemoryStore(disk) });
+  const again = await new Api(second).lock('ann', 'read', 'f', { request_id: 'two' });
+  assert.deepEqual([again.lock_id, again.hold_count], [joined.lock_id, 2]);
+});
+
 test('an HTTP lease that ran out while no broker ran gets the grace', async (t) => {
   const stateDir = tempDir(t);
   const disk = new MemoryDisk();

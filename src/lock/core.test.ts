@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { GateError } from '../base/errors.ts';
+import { JOINED_MAX } from './owners.ts';
 import { Bench, on } from './test-kit.test-helper.ts';
 
 const code = (expected: string, field?: string) => (error: unknown) =>
@@ -240,6 +241,28 @@ describe('requests may be repeated', () => {
     assert.deepEqual(b.release('ann'), ['ann released', 'bob has L2']);
     assert.deepEqual(b.ask('bob', on('f'), { requestId: 'x' }), ['bob has L2']);
     assert.deepEqual(b.release('bob'), ['bob released']);
+  });
+
+  test('each request that joined is known by its id until it is given back, also after a restart', () => {
+    const b = new Bench();
+    for (const requestId of ['x', 'y', 'z']) b.ask('ann', on('f'), { requestId });
+    b.restart();
+    assert.deepEqual(b.ask('ann', on('f'), { requestId: 'z' }), ['ann has 3 of L1']);
+    // Who releases has had an answer: the oldest goes, not one that may be repeated yet.
+    b.release('ann');
+    assert.deepEqual(b.ask('ann', on('f'), { requestId: 'z' }), ['ann has 2 of L1']);
+    assert.deepEqual(b.do({ type: 'cancel', requestId: 'y', session: 's' }), ['ann gave back']);
+    b.restart();
+    const { requestId, joined, count } = b.lockOf('ann');
+    assert.deepEqual({ requestId, joined, count }, { requestId: 'z', joined: undefined, count: 1 });
+    assert.deepEqual(b.ask('ann', on('f'), { requestId: 'y' }), ['ann has 2 of L1']);
+  });
+
+  test('so many may join one lock; the next gets its own', () => {
+    const b = new Bench();
+    for (let i = 0; i <= JOINED_MAX; i++) b.ask('ann', on('f'));
+    assert.deepEqual(b.ask('ann', on('f')), ['ann has L2']);
+    assert.deepEqual(b.ask('ann', on('f')), ['ann has 2 of L2']);
   });
 
   test('the same id in another session is another request', () => {

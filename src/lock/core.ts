@@ -16,8 +16,7 @@
  *  - After `move`, `exchange`, `add_target` and `adopt` two owners' conflicting holds may stand on one path: inodes went
  *    where they went. Nothing is broken for that; nobody new gets in beside them.
  *  - Leases and wait limits end at the next `tick`, not by themselves: a heartbeat that comes before it saves the lease.
- *  - Request ids are remembered as long as the request waits or holds, not longer, and the ids of requests that
- *    joined a hold are not rebuilt by `load`.
+ *  - Request ids are remembered as long as the request waits or holds, not longer.
  *  - Times may come from any clock that only goes forward; `load` takes them as they were stored.
  */
 import { GateError } from '../base/errors.ts';
@@ -28,8 +27,8 @@ import { addTarget, detach, exchange, move } from './moves.ts';
 import { carriedTicket, coverage } from './owners.ts';
 import { isBelow } from './paths.ts';
 import { Queries } from './queries.ts';
-import { Lock } from './state.ts';
-import type { AcquireRequest, Command, Counters, Effect, Hold, Waiter } from './types.ts';
+import { Lock, Wait } from './state.ts';
+import type { AcquireRequest, Command, Counters, Effect, Hold, Target, Waiter } from './types.ts';
 import { checkMs, checkPath, checkRequest, checkTarget, checkTargets, type LockLimits } from './validate.ts';
 
 export interface LockCoreOptions {
@@ -75,9 +74,10 @@ export class LockCore extends Queries {
     const engine = this.#engine;
     for (const hold of holds) this.#insert(hold);
     for (const waiter of [...waiters].sort((a, b) => a.ticket - b.ticket)) {
-      const lock = this.#lock(waiter.request, waiter.ticket, waiter.arrivedAtMs);
-      lock.deadlineMs = waiter.deadlineMs;
-      this.#place(lock);
+      const { request, ticket, arrivedAtMs, deadlineMs } = waiter;
+      const lock = this.#lock(request, ticket);
+      lock.wait = new Wait(request, arrivedAtMs, deadlineMs);
+      this.#place(lock, request.targets);
       engine.enqueue(lock);
       engine.wake(lock);
       engine.suspect(lock.owner);
@@ -128,8 +128,9 @@ export class LockCore extends Queries {
       return;
     }
     checkRequest(request, this.#limits);
-    const lock = this.#lock(request, this.#engine.counters.nextTicket(), nowMs);
-    this.#place(lock);
+    const lock = this.#lock(request, this.#engine.counters.nextTicket());
+    lock.wait = new Wait(request, nowMs, request.waitMs === null ? null : nowMs + request.waitMs);
+    this.#place(lock, request.targets);
     if (!this.#decide(lock, nowMs)) this.#drop(lock);
   }
 
@@ -156,7 +157,8 @@ export class LockCore extends Queries {
       return true;
     }
     if (blocker !== null) {
-      if (lock.request!.waitMs === 0) return this.#refuseNew(lock, 'timeout', describeBlocker(lock, blocker));
+      if (lock.wait!.request.waitMs === 0)
+        return this.#refuseNew(lock, 'timeout', describeBlocker(lock, blocker));
       const full = lock.entries.find((one) => one.node.waiters >= this.#limits.waitersPerKey);
       if (full !== undefined)
         return this.#refuseNew(
@@ -193,26 +195,18 @@ export class LockCore extends Queries {
   }
 
   #refuseNew(lock: Lock, reason: 'limit' | 'timeout', message: string): false {
-    const request = lock.request!;
+    const { request } = lock.wait!;
     this.#engine.effects.push({ type: 'refused', request, ticket: lock.ticket, reason, message });
     return false;
   }
 
-  #lock(request: AcquireRequest, ticket: number, nowMs: number): Lock {
-    const { owner, session, volume } = request;
+  #lock({ owner, session, volume, kind }: AcquireRequest | Hold, ticket: number): Lock {
     const { tables } = this;
-    return new Lock(
-      request,
-      ticket,
-      tables.owner(owner),
-      tables.session(session),
-      tables.tree(volume),
-      nowMs,
-    );
+    return new Lock(ticket, tables.owner(owner), tables.session(session), tables.tree(volume), kind);
   }
 
-  #place(lock: Lock): void {
-    lock.entries = lock.request!.targets.map((target) => this.tables.entry(lock, target));
+  #place(lock: Lock, targets: readonly Target[]): void {
+    lock.entries = targets.map((target) => this.tables.entry(lock, target));
     for (const entry of lock.entries) entry.effectiveTicket = carriedTicket(entry);
   }
 
@@ -237,7 +231,7 @@ export class LockCore extends Queries {
 
   /** Enters a hold whatever it conflicts with. */
   #insert(hold: Hold): Lock {
-    const lock = this.#lock({ ...hold, waitMs: null }, hold.ticket, hold.grantedAtMs);
+    const lock = this.#lock(hold, hold.ticket);
     lock.entries = hold.detached ? [] : hold.targets.map((target) => this.tables.entry(lock, target));
     this.tables.enter(lock);
     this.#engine.insertHold(lock, hold);
@@ -310,7 +304,7 @@ export class LockCore extends Queries {
           `targets: ${this.#limits.waitersPerKey} requests wait for '${path}' already`,
           { path },
         );
-    lock.request = { ...lock.request!, targets };
+    lock.wait!.request = { ...lock.wait!.request, targets };
     this.#engine.replaceWaitingTargets(lock, targets);
     this.#engine.effects.push({ type: 'waiter_changed', waiter: this.waiterOf(lock) });
   }
@@ -359,6 +353,7 @@ function describeBlocker(lock: Lock, blocker: Lock): string {
 }
 
 function describeTimeout(lock: Lock): string {
-  const message = `'${lock.entries[0]!.target.path}' was not free within ${lock.request!.waitMs} ms`;
-  return lock.witness === null ? `${message}.` : `${message}: ${describeBlocker(lock, lock.witness)}`;
+  const message = `'${lock.entries[0]!.target.path}' was not free within ${lock.wait!.request.waitMs} ms`;
+  const { witness } = lock.wait!;
+  return witness === null ? `${message}.` : `${message}: ${describeBlocker(lock, witness)}`;
 }

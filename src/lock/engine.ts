@@ -4,7 +4,7 @@ import { Heap, type HeapItem } from './heap.ts';
 import { addOwn, carriedTicket, coverage, coveredSince, removeOwn } from './owners.ts';
 import { type Entry, Lock, type LockTimer, type Owner } from './state.ts';
 import type { Tables } from './tables.ts';
-import type { Counters, Effect, EndReason, Hold, ReleaseReason, Target } from './types.ts';
+import type { AcquireRequest, Counters, Effect, EndReason, Hold, ReleaseReason, Target } from './types.ts';
 
 interface AgendaItem extends HeapItem {
   readonly lock: Lock;
@@ -51,16 +51,16 @@ export class Engine {
     this.tables.enter(lock);
     this.tables.waiting.add(lock);
     lock.owner.waiting.add(lock);
-    lock.session.requests.set(lock.requestId, lock);
+    lock.session.requests.set(lock.wait!.request.requestId, lock);
     for (const entry of lock.entries) lock.tree.addWaiting(entry);
-    if (lock.deadlineMs !== null) this.setTimer(lock, lock.deadlineMs);
+    this.setTimer(lock, lock.wait!.deadlineMs);
   }
 
   /** Takes a request out of the queues; whoever watched it gets another look. */
   dequeue(lock: Lock): void {
     lock.ended = true;
     this.#leaveQueues(lock);
-    lock.session.requests.delete(lock.requestId);
+    lock.session.requests.delete(lock.wait!.request.requestId);
     this.setTimer(lock, null);
     this.tables.leave(lock);
     this.wakeWatchers(lock);
@@ -69,7 +69,7 @@ export class Engine {
   }
 
   refuse(lock: Lock, reason: EndReason, message: string, cycle?: readonly string[]): void {
-    const request = lock.request!;
+    const { request } = lock.wait!;
     this.dequeue(lock);
     this.effects.push({
       type: 'refused',
@@ -105,11 +105,11 @@ export class Engine {
 
   /** Makes a hold of a request, or adds it to one that its owner has. */
   grant(lock: Lock, nowMs: number, waited: boolean, covered: 'none' | 'several' | Lock): void {
-    const request = lock.request!;
+    const { request } = lock.wait!;
     const inQueue = this.tables.waiting.has(lock);
     if (covered instanceof Lock) {
       if (inQueue) this.dequeue(lock);
-      this.#join(covered, lock, nowMs, waited);
+      this.#join(covered, request, nowMs, waited);
       return;
     }
     const plain: Hold = {
@@ -135,22 +135,43 @@ export class Engine {
     if (!inQueue) this.tables.enter(lock);
     this.insertHold(lock, hold);
     if (inQueue) this.#leaveQueues(lock);
+    lock.wait = null;
     this.effects.push({ type: 'granted', hold, requestId: request.requestId, waited, again: false });
     this.#watchCap(lock);
     this.coverageChanged(lock.owner);
   }
 
-  /** Enters a hold into the index; also used to load one. */
+  /** Enters a hold into the index; also one that was granted elsewhere, or before a restart. */
   insertHold(lock: Lock, hold: Hold): void {
     lock.hold = hold;
-    lock.request = null;
     this.tables.locks.set(hold.lockId, lock);
-    // A request id that another lock has got meanwhile (it was adopted): this one goes by its own.
-    const there = lock.session.requests.get(lock.requestId);
-    if (there !== undefined && there !== lock) lock.requestId = hold.lockId;
-    lock.session.requests.set(lock.requestId, lock);
+    this.#learnIds(lock);
     for (const entry of lock.entries) this.addHeld(entry);
     this.setTimer(lock, hold.leaseExpiresAtMs);
+  }
+
+  /** Makes a hold known by its request ids. */
+  #learnIds(lock: Lock): void {
+    const { requests } = lock.session;
+    const learn = (id: string) => {
+      const there = requests.get(id) ?? lock;
+      requests.set(id, there);
+      return there === lock;
+    };
+    const { lockId, requestId, joined } = lock.hold!;
+    let known = learn(requestId);
+    for (const id of joined ?? []) known = learn(id) || known;
+    // All its ids may be another's: that was adopted, or is about to be.
+    if (!known) requests.set(lockId, lock);
+  }
+
+  #forgetIds(lock: Lock): void {
+    const { requests } = lock.session;
+    const forget = (id: string) => requests.get(id) === lock && requests.delete(id);
+    const { lockId, requestId, joined } = lock.hold!;
+    forget(requestId);
+    for (const id of joined ?? []) forget(id);
+    forget(lockId);
   }
 
   addHeld(entry: Entry): void {
@@ -163,38 +184,38 @@ export class Engine {
     removeOwn(entry);
   }
 
-  #join(into: Lock, request: Lock, nowMs: number, waited: boolean): void {
+  #join(into: Lock, request: AcquireRequest, nowMs: number, waited: boolean): void {
     const hold = into.hold!;
-    const asked = request.request!.leaseMs;
+    const { requestId, leaseMs: asked } = request;
     const expires = asked === null ? null : nowMs + asked;
     const leaseExpiresAtMs =
       expires === null || hold.leaseExpiresAtMs === null ? null : Math.max(expires, hold.leaseExpiresAtMs);
     const leaseMs = asked === null || hold.leaseMs === null ? null : Math.max(asked, hold.leaseMs);
-    into.hold = { ...hold, count: hold.count + 1, leaseMs, leaseExpiresAtMs };
+    const joined = [...(hold.joined ?? []), requestId];
+    into.hold = { ...hold, count: hold.count + 1, leaseMs, leaseExpiresAtMs, joined };
     this.setTimer(into, leaseExpiresAtMs);
-    (into.joined ??= []).push(request.requestId);
-    into.session.requests.set(request.requestId, into);
-    this.effects.push({
-      type: 'granted',
-      hold: into.hold,
-      requestId: request.requestId,
-      waited,
-      again: true,
-    });
+    into.session.requests.set(requestId, into);
+    this.effects.push({ type: 'granted', hold: into.hold, requestId, waited, again: true });
   }
 
-  /** Gives one count back; `requestId` says whose, else the latest. */
-  giveBack(lock: Lock, requestId?: string): void {
-    if (lock.hold!.count === 1) {
+  /**
+   * Gives one count back: that of the request named, else of the oldest. Who releases has had an answer, and the oldest
+   * was answered first; so a later one that is repeated, for want of its answer, is still known.
+   */
+  giveBack(lock: Lock, requestId = lock.hold!.requestId): void {
+    const { joined, ...hold } = lock.hold!;
+    if (hold.count === 1) {
       this.end(lock, 'released');
       return;
     }
-    const joined = lock.joined;
-    const at = requestId === undefined ? (joined?.length ?? 0) - 1 : (joined?.indexOf(requestId) ?? -1);
-    const id = at >= 0 ? joined!.splice(at, 1)[0]! : requestId;
-    // A lock stays known by one id at least (after `load` it has only its own).
-    if (id !== undefined && (id !== lock.requestId || joined?.length)) lock.session.requests.delete(id);
-    lock.hold = { ...lock.hold!, count: lock.hold!.count - 1 };
+    this.#forgetIds(lock);
+    // A lock stays known by one id at least, should it count more than it has ids.
+    const [first = hold.requestId, ...rest] = [hold.requestId, ...(joined ?? [])].filter(
+      (id) => id !== requestId,
+    );
+    const fewer: Hold = { ...hold, requestId: first, count: hold.count - 1 };
+    lock.hold = rest.length === 0 ? fewer : { ...fewer, joined: rest };
+    this.#learnIds(lock);
     this.effects.push({ type: 'released', hold: lock.hold, reason: 'released', gone: false });
   }
 
@@ -202,9 +223,7 @@ export class Engine {
   end(lock: Lock, reason: ReleaseReason): void {
     lock.ended = true;
     for (const entry of lock.entries) this.removeHeld(entry);
-    const requests = lock.session.requests;
-    if (requests.get(lock.requestId) === lock) requests.delete(lock.requestId);
-    for (const id of lock.joined ?? []) requests.delete(id);
+    this.#forgetIds(lock);
     this.tables.locks.delete(lock.hold!.lockId);
     this.setTimer(lock, null);
     this.#unwatchCap(lock);
@@ -233,14 +252,15 @@ export class Engine {
   // ---- witnesses ---------------------------------------------------------------------------------------
 
   wake(lock: Lock): void {
-    if (lock.onAgenda) return;
-    lock.onAgenda = true;
+    const wait = lock.wait!;
+    if (wait.onAgenda) return;
+    wait.onAgenda = true;
     this.#agenda.push({ at: lock.ticket, tie: 0, index: -1, lock });
   }
 
   wakeWatchers(lock: Lock): void {
     for (const watcher of lock.watchers ?? []) {
-      watcher.witness = null;
+      watcher.wait!.witness = null;
       this.wake(watcher);
     }
     lock.watchers = null;
@@ -248,26 +268,27 @@ export class Engine {
   }
 
   watch(lock: Lock, witness: Lock): void {
-    if (lock.witness !== witness) {
+    const wait = lock.wait!;
+    if (wait.witness !== witness) {
       this.#unwatch(lock);
-      lock.witness = witness;
+      wait.witness = witness;
       witness.watchers ??= [];
-      lock.watchedAt = witness.watchers.length;
+      wait.watchedAt = witness.watchers.length;
       witness.watchers.push(lock);
     }
     if (witness.hold !== null) this.#watchCap(witness);
   }
 
   #unwatch(lock: Lock): void {
-    const witness = lock.witness;
+    const { witness, watchedAt } = lock.wait!;
     if (witness === null) return;
     const watchers = witness.watchers!;
     const last = watchers.pop()!;
     if (last !== lock) {
-      watchers[lock.watchedAt] = last;
-      last.watchedAt = lock.watchedAt;
+      watchers[watchedAt] = last;
+      last.wait!.watchedAt = watchedAt;
     }
-    lock.witness = null;
+    lock.wait!.witness = null;
     if (watchers.length === 0) {
       witness.watchers = null;
       this.#unwatchCap(witness);
@@ -333,8 +354,10 @@ export class Engine {
   settle(nowMs: number): void {
     do {
       for (let item = this.#agenda.pop(); item !== undefined; item = this.#agenda.pop()) {
-        item.lock.onAgenda = false;
-        if (!item.lock.ended && item.lock.hold === null) this.#examine(item.lock, nowMs);
+        const { lock } = item;
+        if (lock.wait === null) continue;
+        lock.wait.onAgenda = false;
+        if (!lock.ended) this.#examine(lock, nowMs);
       }
     } while (this.#breakCapped(nowMs) || this.#refuseCycle());
   }

@@ -160,9 +160,8 @@ export class Model {
       return;
     }
     hold.count--;
-    // The latest who joined goes; the first id is the hold's own.
-    if (id !== undefined) hold.ids.splice(hold.ids.lastIndexOf(id), 1);
-    else if (hold.ids.length > 1 || hold.ids[0] !== hold.requestId) hold.ids.pop();
+    // The id of whose grant it was goes, else the oldest.
+    if (hold.ids.length > 1) hold.ids.splice(id === undefined ? 0 : hold.ids.indexOf(id), 1);
     this.#effects.push({ type: 'released', hold: snapshot(hold), reason: 'released', gone: false });
   }
 
@@ -246,9 +245,7 @@ export class Model {
         if (this.holds.some((one) => one.lockId === hold.lockId)) return;
         const waiter = this.#waiting(hold.session, hold.requestId);
         this.waiters = this.waiters.filter((one) => one !== waiter);
-        const taken = this.#holding(hold.session, hold.requestId) !== undefined;
-        const ids = [taken ? hold.lockId : hold.requestId];
-        const adopted = { ...hold, ticket: this.#counters.nextTicket(), ids };
+        const adopted = { ...hold, ticket: this.#counters.nextTicket(), ids: [hold.requestId] };
         this.holds.push(adopted);
         this.#effects.push({
           ...{ type: 'granted', hold: snapshot(adopted), requestId: hold.requestId, again: false },
@@ -446,8 +443,8 @@ function shift(path: string, from: string, to: string, tree: boolean): string {
   return `${to}${path.slice(from.length)}`;
 }
 
-function snapshot({ ids: _ids, ...hold }: ModelHold): Hold {
-  return { ...hold };
+export function snapshot({ ids: [requestId, ...joined], ...hold }: ModelHold): Hold {
+  return { ...hold, requestId: requestId!, ...(joined.length > 0 && { joined }) };
 }
 
 function refusal(code: 'not_found' | 'owner_mismatch' | 'invalid_request' | 'limit'): GateError {

@@ -1,6 +1,8 @@
 import { classCovers, contains, overlaps } from './conflict.ts';
 import type { Entry, Lock, Owner } from './state.ts';
 
+/** Requests that may join one hold: they are all stored with it. The next gets a hold of its own. */
+export const JOINED_MAX = 255;
 /** From how many entries an owner gets a map by node. */
 const MAP_FROM = 16;
 
@@ -57,18 +59,14 @@ export function carriedTicket(asked: Entry): number {
   let ticket = asked.lock.ticket;
   if (asked.lock.owner.entries.length === 0) return ticket;
   for (const own of nearbyOwn(asked))
-    if (
-      own.lock.ticket < ticket &&
-      own.lock.volume === asked.lock.volume &&
-      overlaps(own.target, asked.target)
-    )
+    if (own.lock.ticket < ticket && own.lock.tree === asked.lock.tree && overlaps(own.target, asked.target))
       ticket = own.lock.ticket;
   return ticket;
 }
 
 function covers(own: Entry, asked: Entry): boolean {
   return (
-    own.lock.volume === asked.lock.volume &&
+    own.lock.tree === asked.lock.tree &&
     contains(own.target, asked.target) &&
     classCovers(own.class, asked.class)
   );
@@ -90,7 +88,10 @@ export function coverage(request: Lock): 'none' | 'several' | Lock {
       covered = true;
       if (!first) break;
       const lock = own.lock;
-      const mayJoin = lock.session === request.session && lock.kind === request.kind;
+      const mayJoin =
+        lock.session === request.session &&
+        lock.kind === request.kind &&
+        (lock.hold!.joined?.length ?? 0) < JOINED_MAX;
       if (mayJoin && (alone === undefined || lock.ticket < alone.ticket) && lockCovers(lock, request.entries))
         alone = lock;
     }
@@ -107,7 +108,7 @@ export function coveredSince(request: Lock, nowMs: number): number {
   for (const asked of request.entries)
     for (const own of nearbyOwn(asked)) {
       const start = own.lock.hold!.coveredSinceMs;
-      if (start < since && own.lock.volume === asked.lock.volume && contains(own.target, asked.target))
+      if (start < since && own.lock.tree === asked.lock.tree && contains(own.target, asked.target))
         since = start;
     }
   return since;

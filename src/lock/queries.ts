@@ -105,8 +105,8 @@ export class Queries {
   }
 
   protected waiterOf(lock: Lock): Waiter {
-    const { request, ticket, arrivedAtMs, deadlineMs } = lock;
-    return { request: request!, ticket, arrivedAtMs, deadlineMs };
+    const { request, arrivedAtMs, deadlineMs } = lock.wait!;
+    return { request, ticket: lock.ticket, arrivedAtMs, deadlineMs };
   }
 }
 

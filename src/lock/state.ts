@@ -21,7 +21,7 @@ export class Owner {
 
 export class Session {
   readonly name: string;
-  /** By request id; a hold that was joined is here under each id that joined it. */
+  /** By request id; a hold that was joined is here under each of its ids. */
   readonly requests = new Map<string, Lock>();
   /** Holds and waiters. */
   locks = 0;
@@ -36,7 +36,6 @@ export class Entry {
   readonly lock: Lock;
   readonly target: Target;
   readonly class: Class;
-  readonly isTree: boolean;
   readonly node: Node;
   readonly serial: number;
   /** The ticket that counts: the request's, or the earliest of its owner's holds that it overlaps. */
@@ -49,10 +48,13 @@ export class Entry {
     this.lock = lock;
     this.target = target;
     this.class = cls;
-    this.isTree = target.scope === 'tree';
     this.node = node;
     this.serial = serial;
     this.effectiveTicket = lock.ticket;
+  }
+
+  get isTree(): boolean {
+    return this.target.scope === 'tree';
   }
 
   get waiting(): boolean {
@@ -64,53 +66,48 @@ export interface LockTimer extends HeapItem {
   readonly lock: Lock;
 }
 
-/** A request from its arrival to its end: first it waits (`hold` is null), then it holds. */
-export class Lock {
-  readonly owner: Owner;
-  readonly session: Session;
-  requestId: string;
-  readonly ticket: number;
-  /** While it waits. */
-  request: AcquireRequest | null;
-  hold: Hold | null = null;
-  readonly volume: string;
-  readonly kind: Kind;
-  readonly tree: Tree;
-  arrivedAtMs: number;
-  deadlineMs: number | null;
-  entries: Entry[] = [];
-  /** Ids of the requests that joined this hold, latest last. */
-  joined: string[] | null = null;
+/** What a lock has only while it waits. */
+export class Wait {
+  request: AcquireRequest;
+  readonly arrivedAtMs: number;
+  readonly deadlineMs: number | null;
   /** One of the locks that this one waits for: only when that one changes is it worth another look. */
   witness: Lock | null = null;
   watchedAt = -1;
+  /** Due for another look. */
+  onAgenda = false;
+
+  constructor(request: AcquireRequest, arrivedAtMs: number, deadlineMs: number | null) {
+    this.request = request;
+    this.arrivedAtMs = arrivedAtMs;
+    this.deadlineMs = deadlineMs;
+  }
+}
+
+/** A request from its arrival to its end: first it waits (`wait`), if only for a moment, then it holds (`hold`). */
+export class Lock {
+  readonly ticket: number;
+  readonly owner: Owner;
+  readonly session: Session;
+  /** Of its volume. */
+  readonly tree: Tree;
+  readonly kind: Kind;
+  wait: Wait | null = null;
+  hold: Hold | null = null;
+  entries: Entry[] = [];
   /** The locks whose witness this is. */
   watchers: Lock[] | null = null;
   /** Wait limit while it waits, lease while it holds. */
   timer: LockTimer | null = null;
   /** Hold cap; only while somebody watches. */
   capTimer: LockTimer | null = null;
-  /** Due for another look. */
-  onAgenda = false;
   ended = false;
 
-  constructor(
-    request: AcquireRequest,
-    ticket: number,
-    owner: Owner,
-    session: Session,
-    tree: Tree,
-    nowMs: number,
-  ) {
-    this.volume = request.volume;
-    this.kind = request.kind;
-    this.tree = tree;
-    this.request = request;
-    this.requestId = request.requestId;
+  constructor(ticket: number, owner: Owner, session: Session, tree: Tree, kind: Kind) {
     this.ticket = ticket;
     this.owner = owner;
     this.session = session;
-    this.arrivedAtMs = nowMs;
-    this.deadlineMs = request.waitMs === null ? null : nowMs + request.waitMs;
+    this.tree = tree;
+    this.kind = kind;
   }
 }

@@ -45,6 +45,7 @@ export interface AcquireRequest {
 /** A granted lock. */
 export interface Hold {
   readonly lockId: string;
+  /** The oldest request that is counted in it. */
   readonly requestId: string;
   readonly session: string;
   readonly volume: string;
@@ -66,6 +67,8 @@ export interface Hold {
   /** Detached: its inode has no name any more, so it guards nothing until it is released. */
   readonly detached: boolean;
   readonly who?: Who;
+  /** The other requests that are counted in it, oldest first; absent when there are none. */
+  readonly joined?: readonly string[];
 }
 
 export interface Waiter {

@@ -23,7 +23,8 @@ type Packed = [
   leaseExpiresAtMs?: number | null,
   holdCapMs?: number | null,
   detached?: 0 | 1,
-  who?: Who,
+  who?: Who | null,
+  joined?: readonly string[],
 ];
 
 export function packHold(hold: Hold): Packed {
@@ -46,10 +47,11 @@ export function packHold(hold: Hold): Packed {
     grantedAtMs,
     coveredForMs,
   ];
-  const { leaseMs, leaseExpiresAtMs, holdCapMs, detached, who } = hold;
-  if (leaseMs !== null || leaseExpiresAtMs !== null || holdCapMs !== null || detached || who)
+  const { leaseMs, leaseExpiresAtMs, holdCapMs, detached, who, joined } = hold;
+  if (leaseMs !== null || leaseExpiresAtMs !== null || holdCapMs !== null || detached || who || joined)
     packed.push(leaseMs, leaseExpiresAtMs, holdCapMs, detached ? 1 : 0);
-  if (who) packed.push(who);
+  if (who || joined) packed.push(who ?? null);
+  if (joined) packed.push(joined);
   return packed;
 }
 
@@ -91,7 +93,7 @@ export function unpackHold(lockId: string, value: unknown, intern: Intern): Hold
       mode: MODES[Number(flat[i + 1])]!,
       scope: flat[i + 2] === 1 ? 'tree' : 'file',
     });
-  const [leaseMs = null, leaseExpiresAtMs = null, holdCapMs = null, detached = 0, who] = rest;
+  const [leaseMs = null, leaseExpiresAtMs = null, holdCapMs = null, detached = 0, who, joined] = rest;
   return {
     lockId,
     requestId,
@@ -110,5 +112,6 @@ export function unpackHold(lockId: string, value: unknown, intern: Intern): Hold
     holdCapMs,
     detached: detached === 1,
     ...(who && { who }),
+    ...(joined && { joined }),
   };
 }
