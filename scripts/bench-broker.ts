@@ -1,17 +1,24 @@
 /**
- * Acquire+release pairs a second of one pipelined connection to a broker of its own, everything durable.
+ * Acquire+release pairs a second of one pipelined connection to a broker of its own, everything durable; or how long a
+ * broker takes to start with `N` held locks, and what each of them costs in memory.
  *
- *     node scripts/bench-broker.ts [--pairs 200000] [--depth 512] [--durability process|power] [--tcp]
+ *     node scripts/bench-broker.ts [--pairs 200000] [--depth 512] [--durability process|power] [--tcp] [--json]
+ *     node scripts/bench-broker.ts --restart 1000000 [--json]
  *
- * The broker runs in a process of its own. `depth` pairs are on their way at a time.
+ * The broker runs in a process of its own. `depth` pairs are on their way at a time. A start is measured from that of
+ * the process to its first answer; the memory is what the heap holds more than that of a broker without locks, once
+ * garbage is collected.
  */
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { startBroker } from '../src/broker/index.ts';
 import { readInfo, readToken } from '../src/client/endpoint.ts';
 import { connect } from '../src/client/index.ts';
+import { SqliteStore } from '../src/store/index.ts';
 
 const { values } = parseArgs({
   options: {
@@ -19,86 +26,155 @@ const { values } = parseArgs({
     depth: { type: 'string', default: '512' },
     durability: { type: 'string', default: 'process' },
     tcp: { type: 'boolean', default: false },
+    restart: { type: 'string' },
+    /** The part of `--restart` that runs in a fresh process: the state directory to start with. */
+    restarted: { type: 'string' },
     json: { type: 'boolean', default: false },
   },
 });
-const pairs = Number(values.pairs);
-const depth = Number(values.depth);
 
-const stateDir = mkdtempSync(join(tmpdir(), 'gate-bench-'));
-const entry = new URL('../src/broker/testing/run.ts', import.meta.url).pathname;
-const broker = spawn(
-  process.execPath,
-  [entry, JSON.stringify({ stateDir, port: 0, durability: values.durability })],
-  {
+function print(result: object, text: string): void {
+  console.log(values.json ? JSON.stringify(result) : text);
+}
+
+// ---- pairs -------------------------------------------------------------------------------------------------
+
+async function benchPairs(stateDir: string): Promise<void> {
+  const pairs = Number(values.pairs);
+  const depth = Number(values.depth);
+  const { durability } = values;
+  const entry = new URL('../src/broker/testing/run.ts', import.meta.url).pathname;
+  const broker = spawn(process.execPath, [entry, JSON.stringify({ stateDir, port: 0, durability })], {
     stdio: ['ignore', 'pipe', 'inherit'],
-  },
-);
-try {
-  await new Promise((resolve) => broker.stdout.once('data', resolve));
-  const info = readInfo(stateDir)!;
-  const gate = await connect(
-    values.tcp
-      ? { url: info.url, token: readToken(stateDir), kind: 'bench' }
-      : { socket: info.socket, kind: 'bench' },
+  });
+  try {
+    await once(broker.stdout, 'data');
+    const info = readInfo(stateDir)!;
+    const gate = await connect(
+      values.tcp
+        ? { url: info.url, token: readToken(stateDir), kind: 'bench' }
+        : { socket: info.socket, kind: 'bench' },
+    );
+    await runPairs(gate, Math.min(pairs, 20_000), depth);
+    const start = performance.now();
+    await runPairs(gate, pairs, depth);
+    const seconds = (performance.now() - start) / 1000;
+    const pairsPerSecond = Math.round(pairs / seconds);
+    print(
+      { pairs, depth, durability, seconds, pairsPerSecond },
+      `${pairsPerSecond} pairs/s (${pairs} pairs, ${depth} at a time, durability ${durability})`,
+    );
+    await gate.close();
+  } finally {
+    broker.kill('SIGTERM');
+    if (broker.exitCode === null) await once(broker, 'exit');
+  }
+}
+
+function runPairs(gate: Awaited<ReturnType<typeof connect>>, count: number, depth: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let started = 0;
+    let done = 0;
+    const pair = () => {
+      if (started >= count) return;
+      const n = started++;
+      const owner = `bench-${n % depth}`;
+      const path = `src/some/directory/file-${n % 5000}.ts`;
+      const targets = [{ path, mode: n % 4 === 0 ? 'write' : 'read', scope: 'file' }] as const;
+      const requestId = gate.newRequestId();
+      const request = { op: 'acquire', requestId, owner, volume: 'bench', kind: 'handle', targets } as const;
+      gate.send(request, (granted) => {
+        if (!granted || 'error' in granted) return reject(new Error(JSON.stringify(granted)));
+        const { lockId } = granted.ok as { lockId: string };
+        gate.send({ op: 'release', lockId, owner }, (released) => {
+          if (!released || 'error' in released) return reject(new Error(JSON.stringify(released)));
+          if (++done === count) resolve();
+          else pair();
+        });
+      });
+    };
+    for (let i = 0; i < depth; i++) pair();
+  });
+}
+
+// ---- restart -----------------------------------------------------------------------------------------------
+
+async function benchRestart(stateDir: string, locks: number): Promise<void> {
+  const empty = await restartedIn(stateDir);
+  fill(stateDir, locks);
+  const full = await restartedIn(stateDir);
+  const seconds = full.seconds;
+  const bytesPerLock = Math.round((full.heapBytes - empty.heapBytes) / locks);
+  const rssMiB = Math.round(full.rssBytes / 2 ** 20);
+  print(
+    { locks, seconds, bytesPerLock, rssMiB },
+    `${locks.toLocaleString('en')} held locks: started in ${seconds.toFixed(1)} s, ${bytesPerLock} bytes each ` +
+      `(resident ${rssMiB} MiB)`,
   );
-  const run = (count: number) =>
-    new Promise<void>((resolve, reject) => {
-      let started = 0;
-      let done = 0;
-      const pair = () => {
-        if (started >= count) return;
-        const n = started++;
-        const owner = `bench-${n % depth}`;
-        gate.send(
-          {
-            op: 'acquire',
-            requestId: gate.newRequestId(),
-            owner,
-            volume: 'bench',
-            kind: 'handle',
-            targets: [
-              {
-                path: `src/some/directory/file-${n % 5000}.ts`,
-                mode: n % 4 === 0 ? 'write' : 'read',
-                scope: 'file',
-              },
-            ],
-          },
-          (granted) => {
-            if (!granted || 'error' in granted) return reject(new Error(JSON.stringify(granted)));
-            gate.send(
-              { op: 'release', lockId: (granted.ok as { lockId: string }).lockId, owner },
-              (released) => {
-                if (!released || 'error' in released) return reject(new Error(JSON.stringify(released)));
-                if (++done === count) resolve();
-                else pair();
-              },
-            );
-          },
-        );
-      };
-      for (let i = 0; i < depth; i++) pair();
+}
+
+/** Locks as 20 views would hold them: 1000 owners, 1000 directories, ids as the broker and its client make them. */
+function fill(stateDir: string, locks: number): void {
+  const store = new SqliteStore({ path: join(stateDir, 'broker.db') });
+  const now = Date.now();
+  let batch = store.batch();
+  for (let i = 0; i < 20; i++) {
+    const row = { secretHash: '0'.repeat(64), client: { kind: 'bench' }, startedAtMs: now, lastId: 0 };
+    batch.put('session', sessionOf(i), { id: sessionOf(i), ...row });
+  }
+  for (let i = 0; i < locks; i++) {
+    const lockId = `lk_0123456z${i.toString(36).padStart(8, '0')}`;
+    batch.put('hold', lockId, {
+      ...{ lockId, requestId: `req_0123456789abcdef_${i.toString(36)}`, session: sessionOf(i) },
+      ...{ volume: 'vol_0123456789abcdef', owner: `agent-${i % 1000}`, kind: 'handle' },
+      targets: [{ path: `src/package-${i % 1000}/lib/file-${i}.ts`, mode: 'write', scope: 'file' }],
+      ...{ ticket: i + 1, token: i + 1, count: 1, grantedAtMs: now + i, coveredSinceMs: now + i },
+      ...{ leaseMs: null, leaseExpiresAtMs: null, holdCapMs: null, detached: false },
     });
-  await run(Math.min(pairs, 20_000));
-  const start = performance.now();
-  await run(pairs);
-  const seconds = (performance.now() - start) / 1000;
-  const result = {
-    pairs,
-    depth,
-    durability: values.durability,
-    seconds,
-    pairsPerSecond: Math.round(pairs / seconds),
-  };
-  console.log(
-    values.json
-      ? JSON.stringify(result)
-      : `${result.pairsPerSecond} pairs/s (${pairs} pairs, ${depth} at a time, durability ${values.durability})`,
-  );
-  await gate.close();
-} finally {
-  broker.kill('SIGTERM');
-  await new Promise((resolve) => (broker.exitCode === null ? broker.once('exit', resolve) : resolve(null)));
-  rmSync(stateDir, { recursive: true, force: true });
+    if (i % 10_000 !== 9_999) continue;
+    store.commit(batch);
+    batch = store.batch();
+  }
+  store.commit(batch);
+  store.close();
+}
+
+function sessionOf(n: number): string {
+  return `ses_0123456789abcd${(n % 20).toString().padStart(2, '0')}`;
+}
+
+interface Restarted {
+  readonly seconds: number;
+  readonly heapBytes: number;
+  readonly rssBytes: number;
+}
+
+async function restartedIn(stateDir: string): Promise<Restarted> {
+  const child = spawn(process.execPath, ['--expose-gc', import.meta.filename, '--restarted', stateDir], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let text = '';
+  for await (const chunk of child.stdout) text += chunk;
+  return JSON.parse(text) as Restarted;
+}
+
+async function restarted(stateDir: string): Promise<void> {
+  const broker = await startBroker({ stateDir, port: 0 });
+  await (await fetch(`${broker.url}/healthz`)).text();
+  const seconds = performance.now() / 1000;
+  globalThis.gc!();
+  const { heapUsed: heapBytes, rss: rssBytes } = process.memoryUsage();
+  console.log(JSON.stringify({ seconds, heapBytes, rssBytes }));
+  await broker.close();
+}
+
+if (values.restarted !== undefined) await restarted(values.restarted);
+else {
+  const stateDir = mkdtempSync(join(tmpdir(), 'gate-bench-'));
+  try {
+    if (values.restart === undefined) await benchPairs(stateDir);
+    else await benchRestart(stateDir, Number(values.restart));
+  } finally {
+    rmSync(stateDir, { recursive: true, force: true });
+  }
 }
