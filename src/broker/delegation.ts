@@ -21,7 +21,7 @@ import { DELEGATE_OWNER, type Delegated } from './wire.ts';
 
 /** Fencing tokens that a delegate gets: 2^53 is nine million delegations away. */
 const TOKENS = 1_000_000_000;
-/** Between two looks at quiet regions and unanswered recalls, as a share of the quiet time. */
+/** Looks at quiet regions and unanswered recalls in a quiet time or a TTL, whichever is shorter. */
 const LOOK_SHARE = 6;
 const LOOK_MS_MIN = 50;
 /** How long a status waits for a delegate to say what it has granted. */
@@ -334,8 +334,9 @@ export class Delegations {
   }
 
   #lookLater(): void {
-    const { clock, delegationQuietMs, log } = this.#state.parts.settings;
-    this.#timer = clock.after(Math.max(LOOK_MS_MIN, delegationQuietMs / LOOK_SHARE), () => {
+    const { clock, delegationQuietMs, sessionTtlMs, log } = this.#state.parts.settings;
+    const everyMs = Math.max(LOOK_MS_MIN, Math.min(delegationQuietMs, sessionTtlMs) / LOOK_SHARE);
+    this.#timer = clock.after(everyMs, () => {
       try {
         for (const delegation of [...this.#byVolume.values()]) this.#look(delegation);
       } catch (error) {

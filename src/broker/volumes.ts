@@ -5,6 +5,9 @@ import { below, normalise } from './paths.ts';
 import type { BrokerState } from './state.ts';
 import { DEFAULT_VOLUME } from './wire.ts';
 
+/** Earlier mount points remembered for one volume. */
+const EARLIER_MOUNTS = 8;
+
 export interface Key {
   readonly volume: string;
   readonly path: string;
@@ -26,8 +29,12 @@ export class Volumes {
   /** The same root is the same volume, for ever; where it is mounted, and its inode, may change. */
   register(wanted: { root: string; mount: string | null; dev: string; ino: string }): VolumeRow {
     const known = this.#byRoot.get(wanted.root);
+    const mounts = [known?.mount, ...(known?.earlierMounts ?? [])];
+    const earlierMounts = mounts
+      .filter((one) => one != null && one !== wanted.mount)
+      .slice(0, EARLIER_MOUNTS) as string[];
     const row: VolumeRow = known
-      ? { ...known, ...wanted }
+      ? { ...known, ...wanted, earlierMounts }
       : { id: newId('vol'), registeredAtMs: this.#state.nowMs(), ...wanted };
     if (JSON.stringify(row) === JSON.stringify(known)) return row;
     this.#byRoot.set(row.root, row);
@@ -50,11 +57,14 @@ export class Volumes {
       let best: Key | undefined;
       let bestLength = -1;
       for (const row of this.#byRoot.values())
-        for (const top of [row.root, row.mount]) {
+        for (const [rank, top] of [row.root, row.mount, ...(row.earlierMounts ?? [])].entries()) {
           const inside = top === null ? undefined : below(clean, top);
-          if (inside === undefined || top!.length <= bestLength) continue;
+          if (inside === undefined) continue;
+          // The deepest; of two volumes that were mounted on one place, the one that is.
+          const length = top!.length + (rank < 2 ? 0.5 : 0);
+          if (length <= bestLength) continue;
           best = { volume: row.id, path: inside };
-          bestLength = top!.length;
+          bestLength = length;
         }
       if (best) return best;
     }

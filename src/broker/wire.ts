@@ -350,6 +350,8 @@ export interface VolumeInfo {
   readonly id: string;
   readonly root: string;
   readonly mount: string | null;
+  /** Where it was mounted before, and may still be. */
+  readonly earlierMounts?: readonly string[];
   /** Device and inode of the root, decimal. */
   readonly dev: string;
   readonly ino: string;

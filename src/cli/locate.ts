@@ -151,7 +151,7 @@ export async function placeOf(context: Context, session: GateSession, path: stri
   const volumes = await session.volumes();
   const found = volumes
     .flatMap((volume) =>
-      [volume.mount, volume.root]
+      [volume.mount, volume.root, ...(volume.earlierMounts ?? [])]
         .filter((dir): dir is string => dir !== null && isInside(full, dir))
         .map((dir) => ({ volume, dir })),
     )

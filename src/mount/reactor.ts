@@ -3,6 +3,7 @@
  * thread and the prober are taken when their eventfd wakes it.
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { systemClock } from '../base/clock.ts';
 import { runReactor } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
 import type { ViewClock } from '../view/actors.ts';
@@ -124,7 +125,7 @@ const why = runReactor({
       attrValidMs: data.attrValidMs,
       passthrough: data.passthrough,
       about: data.about,
-      wallMs: Date.now,
+      wallMs: systemClock.wallMs,
       slow: (name, fd, done) =>
         call({ t: 'slow', id: nextCall++, call: name, fd }, (answer) => {
           if (answer.t === 'done') done(answer.result);

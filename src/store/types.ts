@@ -25,7 +25,10 @@ export interface SessionRow {
 export interface VolumeRow {
   readonly id: string;
   readonly root: string;
+  /** Where it was mounted last. */
   readonly mount: string | null;
+  /** Where it was mounted before, and may still be: the latest first. */
+  readonly earlierMounts?: readonly string[];
   readonly dev: string;
   readonly ino: string;
   readonly registeredAtMs: number;

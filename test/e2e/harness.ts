@@ -40,6 +40,7 @@ export class Gate {
   readonly #test: TestContext;
   readonly #options: GateOptions;
   readonly #children = new Set<ChildProcess>();
+  #second: { at: string; child: ChildProcess } | undefined;
   broker!: ChildProcess;
   mounter!: ChildProcess;
   volume = '';
@@ -77,6 +78,25 @@ export class Gate {
     const { child, ready } = await this.#service([...flags, ...(this.#options.mountFlags ?? [])]);
     this.mounter = child;
     this.volume = ready.volume as string;
+  }
+
+  /** Mounts the same root once more; the mount point. */
+  async secondMount(): Promise<string> {
+    const at = join(this.dir, 'mnt2');
+    mkdirSync(at);
+    const flags = ['mount', '--root', this.root, '--mount', at, '--state-dir', this.state];
+    const { child } = await this.#service(flags);
+    this.#second = { at, child };
+    return at;
+  }
+
+  /** Runs the command line of Gate. */
+  gate(args: readonly string[], options: { cwd?: string; env?: Record<string, string> } = {}): Running {
+    const env = { GATE_STATE_DIR: this.state, ...options.env };
+    return this.run(process.execPath, ['--disable-warning=ExperimentalWarning', MAIN, ...args], {
+      ...options,
+      env,
+    });
   }
 
   /** Starts a command that tells on a descriptor when it is ready. */
@@ -174,15 +194,20 @@ export class Gate {
     await this.session?.close().catch(() => {});
     for (const child of this.#children)
       if (child !== this.mounter && child !== this.broker) child.kill('SIGKILL');
-    this.mounter?.kill('SIGTERM');
-    await until(() => this.mounter === undefined || ended(this.mounter), 5000);
-    for (let i = 0; i < 5 && isMounted(this.mount); i++) spawnSync('umount', ['-l', this.mount]);
-    this.mounter?.kill('SIGKILL');
+    if (this.#second) await endMount(this.#second.at, this.#second.child);
+    if (this.mounter) await endMount(this.mount, this.mounter);
     this.broker?.kill('SIGTERM');
     await until(() => this.broker === undefined || ended(this.broker), 5000);
     this.broker?.kill('SIGKILL');
     rmSync(this.dir, { recursive: true, force: true });
   }
+}
+
+async function endMount(at: string, child: ChildProcess): Promise<void> {
+  child.kill('SIGTERM');
+  await until(() => ended(child), 5000);
+  for (let i = 0; i < 5 && isMounted(at); i++) spawnSync('umount', ['-l', at]);
+  child.kill('SIGKILL');
 }
 
 export function ended(child: ChildProcess): boolean {

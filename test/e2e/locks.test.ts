@@ -1,9 +1,19 @@
 /** Who waits for whom through a real mount: the promises of the README, in both modes of the data path. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { until } from '../../src/base/clock.ts';
+import { BrokerHttp } from '../../src/client/index.ts';
 import { ended, type Gate, type GateOptions, PATIENCE_MS, settle, startGate } from './harness.ts';
+
+/** Notes a name when a promise is kept, and passes its value on. */
+function note(names: string[], name: string): <T>(value: T) => T {
+  return (value) => {
+    names.push(name);
+    return value;
+  };
+}
 
 /** How data travels, and who decides the locks. */
 const modes: Record<string, GateOptions> = {
@@ -343,4 +353,39 @@ test('a killed mount frees its locks after the TTL; nobody else is let in before
   assert.equal(granted, false);
   const hold = await next;
   await gate.session.release(hold);
+});
+
+test('file opens, HTTP, `gate hold` and a second mount of the same tree wait in one line', async (t) => {
+  const gate = await startGate(t);
+  const second = await gate.secondMount();
+  writeFileSync(`${gate.root}/f`, 'x');
+  const order: string[] = [];
+  const [w1, r4, w6] = await Promise.all([gate.actor('w1'), gate.actor('r4'), gate.actor('w6')]);
+  const http = new BrokerHttp({ socket: gate.socket });
+  const f1 = await w1!.open('f', 'WRONLY');
+  const w2 = http
+    .post('/v1/locks/acquire', { path: gate.path('f'), mode: 'write', owner: 'w2' })
+    .then(note(order, 'w2')) as Promise<{ lock: { lock_id: string; owner: string } }>;
+  await gate.queued('f', 1);
+  spawnSync('mkfifo', [`${gate.dir}/go`]);
+  const h3 = gate.gate(['hold', '--read', '--as', 'h3', 'f', '--', 'sh', '-c', 'echo in; read line < ../go']);
+  h3.child.stdout!.once('data', () => order.push('h3'));
+  await gate.queued('f', 2);
+  const r4f = r4!.open('f', 'RDONLY').then(note(order, 'r4'));
+  await gate.queued('f', 3);
+  const w5 = gate.sh(`exec 3>>${second}/f; echo in; exec 3>&-`);
+  w5.child.stdout!.once('data', () => order.push('w5'));
+  await gate.queued('f', 4);
+  const w6f = w6!.open('f', 'WRONLY').then(note(order, 'w6'));
+  await gate.queued('f', 5);
+  await w1!.do('close', f1);
+  await http.post('/v1/locks/release', (await w2).lock);
+  await until(() => order.includes('h3') && order.includes('r4'), PATIENCE_MS);
+  writeFileSync(`${gate.dir}/go`, 'on\n');
+  await h3.done;
+  await r4!.do('close', await r4f);
+  await w5.done;
+  await w6!.do('close', await w6f);
+  assert.deepEqual([order[0], order.slice(1, 3).sort(), order.slice(3)], ['w2', ['h3', 'r4'], ['w5', 'w6']]);
+  await gate.idle();
 });
