@@ -24,7 +24,7 @@ import { LIMITS } from '../base/limits.ts';
 import { findCycle } from './deadlock.ts';
 import { deadlockMessage, Engine } from './engine.ts';
 import { addTarget, detach, exchange, move } from './moves.ts';
-import { carriedTicket, coverage } from './owners.ts';
+import { carryTickets, coverage } from './owners.ts';
 import { isBelow } from './paths.ts';
 import { Queries } from './queries.ts';
 import { Lock, Wait } from './state.ts';
@@ -78,6 +78,7 @@ export class LockCore extends Queries {
       const lock = this.#lock(request, ticket);
       lock.wait = new Wait(request, arrivedAtMs, deadlineMs);
       this.#place(lock, request.targets);
+      carryTickets(lock);
       engine.enqueue(lock);
       engine.wake(lock);
       engine.suspect(lock.owner);
@@ -148,10 +149,14 @@ export class LockCore extends Queries {
         'limit',
         `session: it has ${this.#limits.locksPerSession} locks and waiting requests already`,
       );
+    const contended = lock.tree.hasWaiters;
+    if (contended) carryTickets(lock);
     const blocker = engine.findBlocker(lock);
     // With an earlier ticket than its own it may step before those who wait: that too can close a cycle.
     const passes =
-      lock.owner.waiting.size > 0 && lock.entries.some((one) => one.effectiveTicket < lock.ticket);
+      contended &&
+      lock.owner.waiting.size > 0 &&
+      lock.entries.some((one) => one.effectiveTicket < lock.ticket);
     if (blocker === null && !passes) {
       engine.grant(lock, nowMs, false, 'none');
       return true;
@@ -172,6 +177,7 @@ export class LockCore extends Queries {
 
   #queue(lock: Lock, blocker: Lock | null, nowMs: number): boolean {
     const engine = this.#engine;
+    carryTickets(lock);
     engine.enqueue(lock);
     const cycle = lock.owner.locks > 1 ? findCycle(lock.owner) : null;
     if (cycle !== null) {
@@ -207,7 +213,6 @@ export class LockCore extends Queries {
 
   #place(lock: Lock, targets: readonly Target[]): void {
     lock.entries = targets.map((target) => this.tables.entry(lock, target));
-    for (const entry of lock.entries) entry.effectiveTicket = carriedTicket(entry);
   }
 
   #drop(lock: Lock): void {

@@ -1,7 +1,7 @@
 import { CONFLICTS } from './conflict.ts';
 import { findCycle } from './deadlock.ts';
 import { Heap, type HeapItem } from './heap.ts';
-import { addOwn, carriedTicket, coverage, coveredSince, removeOwn } from './owners.ts';
+import { addOwn, carriedTicket, carryTickets, coverage, coveredSince, removeOwn } from './owners.ts';
 import { type Entry, Lock, type LockTimer, type Owner } from './state.ts';
 import type { Tables } from './tables.ts';
 import type { AcquireRequest, Counters, Effect, EndReason, Hold, ReleaseReason, Target } from './types.ts';
@@ -91,10 +91,8 @@ export class Engine {
   replaceWaitingTargets(lock: Lock, targets: readonly Target[]): void {
     const old = lock.entries;
     lock.entries = targets.map((target) => this.tables.entry(lock, target));
-    for (const entry of lock.entries) {
-      entry.effectiveTicket = carriedTicket(entry);
-      lock.tree.addWaiting(entry);
-    }
+    carryTickets(lock);
+    for (const entry of lock.entries) lock.tree.addWaiting(entry);
     for (const entry of old) lock.tree.removeWaiting(entry);
     this.wakeWatchers(lock);
     this.suspect(lock.owner);

@@ -1,67 +1,59 @@
 import { classCovers, contains, overlaps } from './conflict.ts';
-import type { Entry, Lock, Owner } from './state.ts';
+import type { Node } from './node.ts';
+import type { Entry, Lock } from './state.ts';
 
 /** Requests that may join one hold: they are all stored with it. The next gets a hold of its own. */
 export const JOINED_MAX = 255;
-/** From how many entries an owner gets a map by node. */
-const MAP_FROM = 16;
+/** Up to so many holds of an owner are looked through one by one. */
+const FEW = 4;
 
 export function addOwn(entry: Entry): void {
-  const owner = entry.lock.owner;
-  entry.ownAt = owner.entries.length;
-  owner.entries.push(entry);
-  if (owner.byNode !== null) mapEntry(owner.byNode, entry);
-  else if (owner.entries.length > MAP_FROM) {
-    owner.byNode = new Map();
-    for (const one of owner.entries) mapEntry(owner.byNode, one);
-  }
-}
-
-function mapEntry(byNode: NonNullable<Owner['byNode']>, entry: Entry): void {
-  const there = byNode.get(entry.node);
-  if (there === undefined) byNode.set(entry.node, entry);
-  else if (Array.isArray(there)) there.push(entry);
-  else byNode.set(entry.node, [there, entry]);
+  const { entries } = entry.lock.owner;
+  entry.ownAt = entries.length;
+  entries.push(entry);
 }
 
 export function removeOwn(entry: Entry): void {
-  const owner = entry.lock.owner;
-  const last = owner.entries.pop()!;
+  const { entries } = entry.lock.owner;
+  const last = entries.pop()!;
   if (last !== entry) {
-    owner.entries[entry.ownAt] = last;
+    entries[entry.ownAt] = last;
     last.ownAt = entry.ownAt;
   }
   entry.ownAt = -1;
-  if (owner.byNode === null) return;
-  const there = owner.byNode.get(entry.node)!;
-  if (Array.isArray(there) && there.length > 1) there.splice(there.indexOf(entry), 1);
-  else owner.byNode.delete(entry.node);
-  if (owner.entries.length === 0) owner.byNode = null;
 }
 
-/** Held entries of an entry's own owner, among them all that overlap it. */
-function* nearbyOwn(asked: Entry): Generator<Entry, void, void> {
-  const owner = asked.lock.owner;
-  if (owner.byNode === null || (asked.isTree && asked.lock.tree.hasHeldBelow(asked.node))) {
+/** Held entries of an entry's own owner, among them all whose region has some of its own path in it. */
+function* ownAround(asked: Entry): Generator<Entry, void, void> {
+  const { owner } = asked.lock;
+  if (owner.entries.length <= FEW) {
     yield* owner.entries;
     return;
   }
-  for (let node = asked.node; ; node = node.parent) {
-    const there = owner.byNode.get(node) ?? [];
-    for (const entry of Array.isArray(there) ? there : [there])
-      if (entry.isTree || node === asked.node) yield entry;
-    if (node.parent === null) return;
-  }
+  yield* asked.node.heldBy(owner);
+  for (let node: Node | null = asked.node; node !== null; node = node.parent)
+    if (node.tree !== null) yield* node.tree.heldBy(owner);
+}
+
+/** The same, and those below it. */
+function ownOverlapping(asked: Entry): Iterable<Entry> {
+  const below = asked.isTree && asked.lock.tree.hasHeldBelow(asked.node);
+  return below ? asked.lock.owner.entries : ownAround(asked);
 }
 
 /** The ticket an entry carries: its request's, or the earliest of its owner's holds that it overlaps. */
 export function carriedTicket(asked: Entry): number {
   let ticket = asked.lock.ticket;
   if (asked.lock.owner.entries.length === 0) return ticket;
-  for (const own of nearbyOwn(asked))
+  for (const own of ownOverlapping(asked))
     if (own.lock.ticket < ticket && own.lock.tree === asked.lock.tree && overlaps(own.target, asked.target))
       ticket = own.lock.ticket;
   return ticket;
+}
+
+/** Gives the entries of a request that is about to wait the tickets that count. */
+export function carryTickets(lock: Lock): void {
+  for (const entry of lock.entries) entry.effectiveTicket = carriedTicket(entry);
 }
 
 function covers(own: Entry, asked: Entry): boolean {
@@ -83,7 +75,7 @@ export function coverage(request: Lock): 'none' | 'several' | Lock {
   let first = true;
   for (const asked of request.entries) {
     let covered = false;
-    for (const own of nearbyOwn(asked)) {
+    for (const own of ownAround(asked)) {
       if (!covers(own, asked)) continue;
       covered = true;
       if (!first) break;
@@ -106,7 +98,7 @@ export function coveredSince(request: Lock, nowMs: number): number {
   let since = nowMs;
   if (request.owner.entries.length === 0) return since;
   for (const asked of request.entries)
-    for (const own of nearbyOwn(asked)) {
+    for (const own of ownAround(asked)) {
       const start = own.lock.hold!.coveredSinceMs;
       if (start < since && own.lock.tree === asked.lock.tree && contains(own.target, asked.target))
         since = start;

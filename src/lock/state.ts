@@ -1,6 +1,7 @@
 import type { Class } from './conflict.ts';
 import type { HeapItem } from './heap.ts';
-import type { Node, Tree } from './tree.ts';
+import type { Node } from './node.ts';
+import type { Tree } from './tree.ts';
 import type { AcquireRequest, Hold, Kind, Target } from './types.ts';
 
 /** What one owner has and wants. Kept while there is any of it. */
@@ -8,8 +9,6 @@ export class Owner {
   readonly name: string;
   /** Entries of its holds, in no order. */
   readonly entries: Entry[] = [];
-  /** The same by node, once there are too many to look through. */
-  byNode: Map<Node, Entry | Entry[]> | null = null;
   readonly waiting = new Set<Lock>();
   /** Holds and waiters, detached ones too. */
   locks = 0;

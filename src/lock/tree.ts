@@ -1,89 +1,8 @@
-import { CONFLICTS, NAME_READ, REPLACE, WRITE } from './conflict.ts';
+import { CONFLICTS } from './conflict.ts';
+import { type Bucket, FACETS, MIXED, Node, WAITING } from './node.ts';
 import { parentOf } from './paths.ts';
 import { SortedQueue } from './sorted.ts';
 import type { Entry, Owner } from './state.ts';
-
-/**
- * The index of one volume: a node for each path that has entries at it or below it, and nothing else.
- *
- * A *facet* is one sort of entry: 0 to 3 the held ones of each class, 4 to 7 the waiting ones. For each facet a
- * node lists the children with such an entry somewhere below, so that a tree target finds what is in its way
- * without looking at what is not.
- */
-const WAITING = 4;
-const FACETS = 8;
-
-/** The entries of one scope at one node: four lists of holds, four queues of waiters. */
-class Bucket {
-  /** By class; as fields, for there are a million of these. */
-  #writes: Entry[] | null = null;
-  #replaces: Entry[] | null = null;
-  #nameReads: Entry[] | null = null;
-  #handleReads: Entry[] | null = null;
-  queues: (SortedQueue<Entry> | null)[] | null = null;
-
-  held(cls: number): Entry[] | null {
-    if (cls === WRITE) return this.#writes;
-    if (cls === REPLACE) return this.#replaces;
-    return cls === NAME_READ ? this.#nameReads : this.#handleReads;
-  }
-
-  startHeld(cls: number, first: Entry): void {
-    if (cls === WRITE) this.#writes = [first];
-    else if (cls === REPLACE) this.#replaces = [first];
-    else if (cls === NAME_READ) this.#nameReads = [first];
-    else this.#handleReads = [first];
-  }
-
-  isEmpty(facet: number): boolean {
-    if (facet < WAITING) return (this.held(facet)?.length ?? 0) === 0;
-    return (this.queues?.[facet - WAITING]?.size ?? 0) === 0;
-  }
-}
-
-/** The owner of every held entry at a node and below, or MIXED; MIXED may be out of date. */
-const MIXED = Symbol('mixed');
-
-export class Node {
-  readonly path: string;
-  readonly parent: Node | null;
-  file: Bucket | null = null;
-  tree: Bucket | null = null;
-  children: (Node[] | null)[] | null = null;
-  /** One bit a facet, set when an entry of it is here or below. */
-  facets = 0;
-  /** Place in the parent's `children`: of one facet here (most nodes have no more), of others in `#places`. */
-  #onlyFacet = -1;
-  #onlyPlace = 0;
-  #places: number[] | null = null;
-  sole: Owner | typeof MIXED | null = null;
-  /** No waiter here or below has an effective ticket under this one. May be too low, never too high. */
-  lowestWaiting = Number.POSITIVE_INFINITY;
-  waiters = 0;
-
-  constructor(path: string, parent: Node | null) {
-    this.path = path;
-    this.parent = parent;
-  }
-
-  placeIn(facet: number): number {
-    return this.#onlyFacet === facet ? this.#onlyPlace : this.#places![facet]!;
-  }
-
-  setPlace(facet: number, place: number): void {
-    if (this.#onlyFacet < 0) this.#onlyFacet = facet;
-    if (this.#onlyFacet === facet) this.#onlyPlace = place;
-    else (this.#places ??= [0, 0, 0, 0, 0, 0, 0, 0])[facet] = place;
-  }
-
-  isEmpty(facet: number): boolean {
-    return (
-      (this.file === null || this.file.isEmpty(facet)) &&
-      (this.tree === null || this.tree.isEmpty(facet)) &&
-      (this.children?.[facet]?.length ?? 0) === 0
-    );
-  }
-}
 
 export interface Wanted {
   readonly held?: boolean;
@@ -91,6 +10,7 @@ export interface Wanted {
   readonly waitingBefore?: number;
 }
 
+/** The index of one volume: a node for each path that has entries at it or below it, and nothing else. */
 export class Tree {
   readonly #nodes = new Map<string, Node>();
   readonly #root = new Node('', null);
@@ -103,6 +23,10 @@ export class Tree {
 
   get size(): number {
     return this.#nodes.size;
+  }
+
+  get hasWaiters(): boolean {
+    return this.#root.facets >> WAITING !== 0;
   }
 
   /** The node of a path, made when it is not there. Who adds nothing to it must `prune` it. */
@@ -128,15 +52,7 @@ export class Tree {
   }
 
   addHeld(entry: Entry): void {
-    const bucket = bucketOf(entry);
-    const list = bucket.held(entry.class);
-    if (list) {
-      entry.heldAt = list.length;
-      list.push(entry);
-    } else {
-      entry.heldAt = 0;
-      bucket.startHeld(entry.class, entry);
-    }
+    entry.node.bucket(entry.isTree).addHeld(entry);
     this.#enter(entry.node, entry.class);
     const owner = entry.lock.owner;
     for (let node: Node | null = entry.node; node !== null; node = node.parent) {
@@ -146,18 +62,12 @@ export class Tree {
   }
 
   removeHeld(entry: Entry): void {
-    const list = bucketOf(entry).held(entry.class)!;
-    const last = list.pop()!;
-    if (last !== entry) {
-      list[entry.heldAt] = last;
-      last.heldAt = entry.heldAt;
-    }
-    entry.heldAt = -1;
+    entry.node.bucket(entry.isTree).removeHeld(entry);
     this.#leave(entry.node, entry.class);
   }
 
   addWaiting(entry: Entry): void {
-    const bucket = bucketOf(entry);
+    const bucket = entry.node.bucket(entry.isTree);
     bucket.queues ??= [null, null, null, null];
     (bucket.queues[entry.class] ??= new SortedQueue()).add(entry);
     entry.node.waiters++;
@@ -166,7 +76,7 @@ export class Tree {
   }
 
   removeWaiting(entry: Entry): void {
-    const queues = bucketOf(entry).queues!;
+    const queues = entry.node.bucket(entry.isTree).queues!;
     queues[entry.class]!.remove(entry);
     if (queues[entry.class]!.size === 0) queues[entry.class] = null;
     entry.node.waiters--;
@@ -175,7 +85,7 @@ export class Tree {
 
   /** Gives a waiting entry another effective ticket. */
   reorder(entry: Entry, ticket: number): void {
-    const queue = bucketOf(entry).queues![entry.class]!;
+    const queue = entry.node.bucket(entry.isTree).queues![entry.class]!;
     queue.remove(entry);
     entry.effectiveTicket = ticket;
     queue.add(entry);
@@ -203,7 +113,7 @@ export class Tree {
 
   #leave(from: Node, facet: number): void {
     const bit = 1 << facet;
-    for (let node = from; node.isEmpty(facet); node = node.parent) {
+    for (let node = from; node.lacks(facet); node = node.parent) {
       node.facets &= ~bit;
       if ((node.facets & 0x0f) === 0) node.sole = null;
       if (node.facets >> WAITING === 0) node.lowestWaiting = Number.POSITIVE_INFINITY;
@@ -223,7 +133,7 @@ export class Tree {
    * undefined.
    */
   earlierWaiter(asked: Entry): Entry | undefined {
-    if (this.#root.facets >> WAITING === 0) return undefined;
+    if (!this.hasWaiters) return undefined;
     let best: Entry | undefined;
     const mask = CONFLICTS[asked.class]!;
     const consider = (bucket: Bucket | null) => {
@@ -239,7 +149,7 @@ export class Tree {
           best = found;
       }
     };
-    consider(asked.node.file);
+    consider(asked.node);
     for (let node: Node | null = asked.node; node !== null; node = node.parent) consider(node.tree);
     if (best !== undefined || !asked.isTree) return best;
     this.#earlierBelow(asked.node, asked, mask, consider, () => best !== undefined);
@@ -254,19 +164,19 @@ export class Tree {
     done: () => boolean,
   ): void {
     if (top.lowestWaiting >= asked.effectiveTicket || top.children === null) return;
-    let lowest = Math.min(lowestOf(top.file), lowestOf(top.tree));
+    let lowest = top.lowestHere();
     for (let cls = 0; cls < 4; cls++) {
       const wanted = ((mask >> cls) & 1) === 1;
       for (const node of top.children[WAITING + cls] ?? []) {
         this.#work.visited++;
         if (wanted && node.lowestWaiting < asked.effectiveTicket) {
-          consider(node.file);
+          consider(node);
           consider(node.tree);
           if (done()) return;
           this.#earlierBelow(node, asked, mask, consider, done);
           if (done()) return;
           // A leaf is looked at whole, so what it has is known.
-          if (node.children === null) node.lowestWaiting = Math.min(lowestOf(node.file), lowestOf(node.tree));
+          if (node.children === null) node.lowestWaiting = node.lowestHere();
         }
         lowest = Math.min(lowest, node.lowestWaiting);
       }
@@ -281,7 +191,7 @@ export class Tree {
     cls: number,
     before: number,
   ): Generator<Iterable<Entry>, void, void> {
-    const own = isTree ? null : node.file?.queues?.[cls];
+    const own = isTree ? null : node.queues?.[cls];
     if (own) yield own.before(before);
     for (let at: Node | null = node; at !== null; at = at.parent) {
       const queue = at.tree?.queues?.[cls];
@@ -293,7 +203,7 @@ export class Tree {
   conflictingHold(asked: Entry): Entry | undefined {
     const owner = asked.lock.owner;
     const mask = CONFLICTS[asked.class]!;
-    let found = this.#foreign(asked.node.file, mask, owner);
+    let found = this.#foreign(asked.node, mask, owner);
     for (let node: Node | null = asked.node; node !== null && found === undefined; node = node.parent)
       found = this.#foreign(node.tree, mask, owner);
     if (found === undefined && asked.isTree) found = this.#foreignBelow(asked.node, mask, owner);
@@ -303,9 +213,8 @@ export class Tree {
   #foreign(bucket: Bucket | null, mask: number, owner: Owner): Entry | undefined {
     if (bucket === null) return undefined;
     for (let cls = 0; cls < 4; cls++) {
-      const list = ((mask >> cls) & 1) === 1 ? bucket.held(cls) : null;
-      if (!list) continue;
-      for (const entry of list) {
+      if (((mask >> cls) & 1) === 0) continue;
+      for (const entry of bucket.held(cls)) {
         this.#work.visited++;
         if (entry.lock.owner !== owner) return entry;
       }
@@ -321,7 +230,7 @@ export class Tree {
         this.#work.visited++;
         if (node.sole === owner) continue;
         const found =
-          this.#foreign(node.file, mask, owner) ??
+          this.#foreign(node, mask, owner) ??
           this.#foreign(node.tree, mask, owner) ??
           this.#foreignBelow(node, mask, owner);
         if (found !== undefined) return found;
@@ -332,9 +241,7 @@ export class Tree {
 
   /** True when something is held below a node, the node itself left out. */
   hasHeldBelow(node: Node): boolean {
-    const children = node.children;
-    if (children === null) return false;
-    for (let cls = 0; cls < 4; cls++) if ((children[cls]?.length ?? 0) > 0) return true;
+    for (let cls = 0; cls < 4; cls++) if (node.hasBelow(cls)) return true;
     return false;
   }
 
@@ -344,7 +251,7 @@ export class Tree {
    */
   *overlapping(path: string, isTree: boolean, mask: number, what: Wanted): Generator<Entry, void, void> {
     const exact = this.#nodes.get(path);
-    if (exact !== undefined) yield* this.#inBucket(exact.file, mask, what);
+    if (exact !== undefined) yield* this.#inBucket(exact, mask, what);
     for (let at: string | null = path; at !== null; at = at === '' ? null : parentOf(at)) {
       const node = this.#nodes.get(at);
       if (node !== undefined) yield* this.#inBucket(node.tree, mask, what);
@@ -360,7 +267,7 @@ export class Tree {
       for (const node of top.children[facet] ?? []) {
         // A child is in one list for each of its facets: take it with the first.
         if ((node.facets & wanted & ((1 << facet) - 1)) !== 0) continue;
-        yield* this.#inBucket(node.file, mask, what);
+        yield* this.#inBucket(node, mask, what);
         yield* this.#inBucket(node.tree, mask, what);
         yield* this.#below(node, mask, what);
       }
@@ -372,7 +279,7 @@ export class Tree {
     for (let cls = 0; cls < 4; cls++) {
       if (((mask >> cls) & 1) === 0) continue;
       if (what.held)
-        for (const entry of bucket.held(cls) ?? []) {
+        for (const entry of bucket.held(cls)) {
           this.#work.visited++;
           yield entry;
         }
@@ -385,16 +292,4 @@ export class Tree {
       }
     }
   }
-}
-
-function bucketOf(entry: Entry): Bucket {
-  if (entry.isTree) return (entry.node.tree ??= new Bucket());
-  return (entry.node.file ??= new Bucket());
-}
-
-function lowestOf(bucket: Bucket | null): number {
-  let lowest = Number.POSITIVE_INFINITY;
-  for (const queue of bucket?.queues ?? [])
-    lowest = Math.min(lowest, queue?.first()?.effectiveTicket ?? lowest);
-  return lowest;
 }

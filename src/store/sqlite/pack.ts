@@ -68,6 +68,14 @@ export function interner(): Intern {
   };
 }
 
+function targetAt(flat: Packed[5], i: number): Target {
+  return {
+    path: String(flat[i]),
+    mode: MODES[Number(flat[i + 1])]!,
+    scope: flat[i + 2] === 1 ? 'tree' : 'file',
+  };
+}
+
 /** Throws when it is not what `packHold` made. */
 export function unpackHold(lockId: string, value: unknown, intern: Intern): Hold {
   if (!Array.isArray(value) || value.length < 11 || !Array.isArray(value[5]))
@@ -86,13 +94,9 @@ export function unpackHold(lockId: string, value: unknown, intern: Intern): Hold
     coveredForMs,
     ...rest
   ] = value as Packed;
-  const targets: Target[] = [];
-  for (let i = 0; i < flat.length; i += 3)
-    targets.push({
-      path: String(flat[i]),
-      mode: MODES[Number(flat[i + 1])]!,
-      scope: flat[i + 2] === 1 ? 'tree' : 'file',
-    });
+  // A literal has no room to grow; an array that is pushed to gets some, for ever.
+  const targets = [targetAt(flat, 0)];
+  for (let i = 3; i < flat.length; i += 3) targets.push(targetAt(flat, i));
   const [leaseMs = null, leaseExpiresAtMs = null, holdCapMs = null, detached = 0, who, joined] = rest;
   return {
     lockId,
