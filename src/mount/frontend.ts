@@ -19,7 +19,7 @@ import type { View } from '../view/view.ts';
 import { Backing, FOPEN_DIRECT_IO } from './backing.ts';
 import { Listing } from './listing.ts';
 import { hasInode, wantsToStop } from './proc.ts';
-import { Replays } from './replay.ts';
+import { Replays, type Run } from './replay.ts';
 import { VIRTUAL_DIRECTORY, type VirtualFile, VirtualFiles } from './virtual.ts';
 import * as xattrs from './xattrs.ts';
 
@@ -137,18 +137,18 @@ export class Frontend implements Handlers {
     if (node === undefined) return;
     if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
     const handle = args.fh === undefined ? undefined : this.#view.handles.get(args.fh);
-    if (handle !== undefined || !this.#comesByPath(req, node, args))
-      return this.#setattr(req, node, args, handle);
+    if (handle !== undefined) return this.#setattr(req, node, args, handle);
     const op = args.size === undefined ? 'setattr' : 'truncate';
-    this.#replays.arrive(req, { op, node }, (grant) => {
+    const run: Run = (grant) => {
       this.#setattr(req, node, args, undefined);
       grant?.release();
-    });
+    };
+    this.#replays.arrive(req, { op, node }, run, () => this.#comesByPath(req, node, args));
   }
 
   /**
    * fchmod and futimens carry the same bits as chmod and utimens, but an error of theirs is not retried. So who has a
-   * descriptor of the inode may have come by it and is let through. Only ftruncate says so itself (FATTR_FH).
+   * descriptor of the inode may have come by it and does not wait. Only ftruncate says so itself (FATTR_FH).
    */
   #comesByPath(req: Request, node: Node, args: SetattrArgs): boolean {
     if (args.size !== undefined || (node.handles.size === 0 && !node.isDirectory)) return true;

@@ -67,8 +67,11 @@ export class Replays {
     return this.#byThread.size;
   }
 
-  /** A path operation arrived: carries it out at once, or sends it round to wait for its turn. */
-  arrive(req: Request, op: PathOp, run: Run): void {
+  /**
+   * A path operation arrived: carries it out at once, or sends it round to wait for its turn. `replayable`, asked only when it
+   * would have to wait: false when the caller may have come by a descriptor, which the kernel does not try again.
+   */
+  arrive(req: Request, op: PathOp, run: Run, replayable: () => boolean = () => true): void {
     const caller = { tid: req.pid, uid: req.uid, gid: req.gid };
     const before = this.#byThread.get(req.pid);
     if (before !== undefined && sameOp(before.op, op) && (req.pid !== 0 || before.caller.uid === req.uid)) {
@@ -80,6 +83,7 @@ export class Replays {
     if (plan.targets.length === 0) return run(null, plan, false);
     const grant = this.#view.tryNow(caller, kindOf(op, plan), plan.targets);
     if (grant !== null) run(grant, plan, false);
+    else if (!replayable()) run(null, plan, false);
     else this.#begin(req, caller, op, plan);
   }
 

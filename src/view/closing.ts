@@ -24,9 +24,9 @@ export class Closing {
 
   start(): void {
     const node = this.#handle.node;
-    const needed = this.#view.options.mappingsOutliveRelease && node.isRegular && node.nlink > 0;
-    // Other writers of the inode would make the probe busy: the last of them looks.
-    if (!needed || (node.writers > 1 && this.#handle.grant === null)) return this.#view.closed(this.#handle);
+    const { grant } = this.#handle;
+    const needed = this.#view.options.mappingsOutliveRelease && grant !== null && node.nlink > 0;
+    if (!needed) return this.#view.closed(this.#handle);
     for (let i = 0; i < PROBES_AT_ONCE; i++) if (!this.#busy()) return this.#view.closed(this.#handle);
     node.lookups++; // the node stays while its lock does
     this.#wait();
