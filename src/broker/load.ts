@@ -20,17 +20,34 @@ function checkRow(ok: boolean, what: string, key: string): void {
     );
 }
 
-function readHolds(store: Store): Hold[] {
-  const holds: Hold[] = [];
+/** What the start has to know of all stored rows together. */
+class Seen {
+  latestMs = 0;
+  holds = 0;
+  readonly sessions = new Set<string>();
+  readonly leased: Hold[] = [];
+}
+
+/** The stored holds without a lease, one by one: a million of them are better not gathered. The others go to `seen`. */
+function* unleasedHolds(store: Store, seen: Seen): Generator<Hold, void, void> {
   for (const [key, hold] of store.rows('hold')) {
     checkRow(
       hold.lockId === key && Array.isArray(hold.targets) && Number.isSafeInteger(hold.token),
       'lock',
       key,
     );
-    holds.push(hold);
+    seen.holds++;
+    seen.latestMs = Math.max(seen.latestMs, hold.grantedAtMs);
+    seen.sessions.add(hold.session);
+    if (hold.leaseExpiresAtMs === null) yield hold;
+    else seen.leased.push(hold);
   }
-  return holds;
+}
+
+/** A lease that ended while no broker ran gets the grace: nobody was there to renew it with. */
+function withGrace(hold: Hold, nowMs: number, graceMs: number): Hold {
+  const graceEndsMs = nowMs + Math.min(hold.leaseMs ?? graceMs, graceMs);
+  return hold.leaseExpiresAtMs! < graceEndsMs ? { ...hold, leaseExpiresAtMs: graceEndsMs } : hold;
 }
 
 function readWaiters(store: Store): Waiter[] {
@@ -47,32 +64,27 @@ function readWaiters(store: Store): Waiter[] {
 }
 
 /**
- * Loads the core. Leases that ended while no broker ran get the grace (one TTL, or the lease if that is shorter): their
- * holders had nobody to renew with. HTTP requests that waited died with their connections. Locks whose session is
- * unknown (they cannot be, unless somebody edited the database) are given up.
+ * Loads the core. Leases get a grace (one TTL, or the lease if that is shorter). HTTP requests that waited died with
+ * their connections. Locks whose session is unknown (they cannot be, unless somebody edited the database) are given up.
  */
 export async function loadState(
   settings: Settings,
   store: Store,
   gauges: { readonly sessions: () => number },
 ): Promise<BrokerState> {
-  const holds = readHolds(store);
-  const waiters = readWaiters(store);
-  let latestMs = 0;
-  for (const { grantedAtMs } of holds) latestMs = Math.max(latestMs, grantedAtMs);
-  for (const { arrivedAtMs } of waiters) latestMs = Math.max(latestMs, arrivedAtMs);
-  const time = new BrokerTime(settings.clock, latestMs);
-  const nowMs = time.nowMs();
-  for (const [i, hold] of holds.entries()) {
-    if (hold.leaseMs === null || hold.leaseExpiresAtMs === null) continue;
-    const graceEndsMs = nowMs + Math.min(hold.leaseMs, settings.sessionTtlMs);
-    if (hold.leaseExpiresAtMs < graceEndsMs) holds[i] = { ...hold, leaseExpiresAtMs: graceEndsMs };
-  }
-
   const counters = new DurableCounters(store);
   await counters.refill();
   const core = new LockCore({ counters, limits: settings.limits });
-  core.load(holds, waiters);
+  const seen = new Seen();
+  core.load(unleasedHolds(store, seen), []);
+  const waiters = readWaiters(store);
+  for (const { arrivedAtMs } of waiters) seen.latestMs = Math.max(seen.latestMs, arrivedAtMs);
+  const time = new BrokerTime(settings.clock, seen.latestMs);
+  const nowMs = time.nowMs();
+  core.load(
+    seen.leased.map((hold) => withGrace(hold, nowMs, settings.sessionTtlMs)),
+    waiters,
+  );
 
   const hub = new EventHub();
   const metrics: Metrics = new Metrics({
@@ -81,7 +93,7 @@ export async function loadState(
     events: () => hub.dropped,
     subscribers: () => hub.size,
   });
-  metrics.holds = holds.length;
+  metrics.holds = seen.holds;
   let lastSeq = 0;
   for (const event of store.events()) {
     lastSeq = event.seq;
@@ -100,7 +112,7 @@ export async function loadState(
   const known = new Set<string>([HTTP_SESSION]);
   for (const [id] of store.rows('session')) known.add(id);
   const orphans = new Set<string>();
-  for (const { session } of holds) if (!known.has(session)) orphans.add(session);
+  for (const session of seen.sessions) if (!known.has(session)) orphans.add(session);
   for (const { request } of waiters) if (!known.has(request.session)) orphans.add(request.session);
   for (const session of orphans) state.apply({ type: 'end_session', session, reason: 'session_lost' });
   state.apply({ type: 'tick' });

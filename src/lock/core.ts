@@ -69,7 +69,10 @@ export class LockCore extends Queries {
     return next === Number.POSITIVE_INFINITY ? null : next;
   }
 
-  /** Rebuilds an empty core from what was stored. What can go on does so at the next command: send a `tick`. */
+  /**
+   * Enters what was stored into a core that has done nothing yet; may be called again for more, the waiters last. What
+   * can go on does so at the next command: send a `tick`.
+   */
   load(holds: Iterable<Hold>, waiters: Iterable<Waiter>): void {
     const engine = this.#engine;
     for (const hold of holds) this.#insert(hold);

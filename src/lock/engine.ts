@@ -150,17 +150,12 @@ export class Engine {
 
   /** Makes a hold known by its request ids. */
   #learnIds(lock: Lock): void {
-    const { requests } = lock.session;
-    const learn = (id: string) => {
-      const there = requests.get(id) ?? lock;
-      requests.set(id, there);
-      return there === lock;
-    };
+    const { session } = lock;
     const { lockId, requestId, joined } = lock.hold!;
-    let known = learn(requestId);
-    for (const id of joined ?? []) known = learn(id) || known;
-    // All its ids may be another's: that was adopted, or is about to be.
-    if (!known) requests.set(lockId, lock);
+    let known = session.learn(requestId, lock);
+    for (const id of joined ?? []) known = session.learn(id, lock) || known;
+    // All its ids may be another's: one of the two was adopted.
+    if (!known) session.learn(lockId, lock);
   }
 
   #forgetIds(lock: Lock): void {

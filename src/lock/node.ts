@@ -130,9 +130,8 @@ export class Node extends Bucket {
   children: (Node[] | null)[] | null = null;
   /** One bit a facet, set when an entry of it is here or below. */
   facets = 0;
-  /** Place in the parent's `children`: of one facet here (most nodes have no more), of others in `#places`. */
-  #onlyFacet = -1;
-  #onlyPlace = 0;
+  /** Place in the parent's `children`: `place * FACETS + facet` of one facet (most have no more), others in `#places`. */
+  #onlyPlace = -1;
   #places: number[] | null = null;
   sole: Owner | typeof MIXED | null = null;
   waiters = 0;
@@ -164,12 +163,13 @@ export class Node extends Bucket {
   }
 
   placeIn(facet: number): number {
-    return this.#onlyFacet === facet ? this.#onlyPlace : this.#places![facet]!;
+    const only = this.#onlyPlace;
+    return only % FACETS === facet ? (only - facet) / FACETS : this.#places![facet]!;
   }
 
   setPlace(facet: number, place: number): void {
-    if (this.#onlyFacet < 0) this.#onlyFacet = facet;
-    if (this.#onlyFacet === facet) this.#onlyPlace = place;
+    const only = this.#onlyPlace;
+    if (only < 0 || only % FACETS === facet) this.#onlyPlace = place * FACETS + facet;
     else (this.#places ??= [0, 0, 0, 0, 0, 0, 0, 0])[facet] = place;
   }
 

@@ -28,6 +28,13 @@ export class Session {
   constructor(name: string) {
     this.name = name;
   }
+
+  /** Makes a lock known by an id, unless another one is; tells whether it is known by it now. */
+  learn(id: string, lock: Lock): boolean {
+    const there = this.requests.get(id);
+    if (there === undefined) this.requests.set(id, lock);
+    return there === undefined || there === lock;
+  }
 }
 
 /** One target of one lock, as the index keeps it. */

@@ -134,8 +134,10 @@ export class SqliteStore implements Store {
   *rows<T extends TableName>(table: T): Iterable<readonly [string, Tables[T]]> {
     const intern = interner();
     try {
-      for (const row of this.#db.prepare(`SELECT key, body FROM ${table}`).iterate() as Iterable<Row>)
-        yield [row.key, this.#row(row, table, intern) as Tables[T]];
+      const select = this.#db.prepare(`SELECT key, body FROM ${table}`);
+      select.setReturnArrays(true);
+      for (const [key, body] of select.iterate() as unknown as Iterable<[string, string]>)
+        yield [key, this.#row(key, body, table, intern) as Tables[T]];
     } catch (error) {
       throw storeError(this.#path, error);
     }
@@ -147,11 +149,11 @@ export class SqliteStore implements Store {
       needle === undefined
         ? this.#db.prepare(`SELECT body FROM event ${order}`).iterate()
         : this.#db.prepare(`SELECT body FROM event WHERE instr(body, ?) ${order}`).iterate(needle);
-    for (const row of found as Iterable<Row>)
+    for (const row of found as Iterable<{ body: string }>)
       yield* (this.#parse(row.body, 'event') as StoredEvent[]).reverse();
   }
 
-  #row({ key, body }: Row, table: TableName, intern: Intern): unknown {
+  #row(key: string, body: string, table: TableName, intern: Intern): unknown {
     const value = this.#parse(body, table);
     if (table !== 'hold') return value;
     try {
@@ -176,9 +178,4 @@ export class SqliteStore implements Store {
   close(): void {
     if (this.#db.isOpen) this.#db.close();
   }
-}
-
-interface Row {
-  key: string;
-  body: string;
 }

@@ -80,42 +80,31 @@ function targetAt(flat: Packed[5], i: number): Target {
 export function unpackHold(lockId: string, value: unknown, intern: Intern): Hold {
   if (!Array.isArray(value) || value.length < 11 || !Array.isArray(value[5]))
     throw new Error(`${lockId} is not a hold`);
-  const [
-    requestId,
-    session,
-    volume,
-    owner,
-    handle,
-    flat,
-    ticket,
-    token,
-    count,
-    grantedAtMs,
-    coveredForMs,
-    ...rest
-  ] = value as Packed;
+  const row = value as Packed;
+  const flat = row[5];
   // A literal has no room to grow; an array that is pushed to gets some, for ever.
   const targets = [targetAt(flat, 0)];
   for (let i = 3; i < flat.length; i += 3) targets.push(targetAt(flat, i));
-  const [leaseMs = null, leaseExpiresAtMs = null, holdCapMs = null, detached = 0, who, joined] = rest;
-  return {
+  const hold: Hold = {
     lockId,
-    requestId,
-    session: intern(session),
-    volume: intern(volume),
-    owner: intern(owner),
-    kind: handle === 1 ? 'handle' : 'name',
+    requestId: row[0],
+    session: intern(row[1]),
+    volume: intern(row[2]),
+    owner: intern(row[3]),
+    kind: row[4] === 1 ? 'handle' : 'name',
     targets,
-    ticket,
-    token,
-    count,
-    grantedAtMs,
-    coveredSinceMs: grantedAtMs - coveredForMs,
-    leaseMs,
-    leaseExpiresAtMs,
-    holdCapMs,
-    detached: detached === 1,
-    ...(who && { who }),
-    ...(joined && { joined }),
+    ticket: row[6],
+    token: row[7],
+    count: row[8],
+    grantedAtMs: row[9],
+    coveredSinceMs: row[9] - row[10],
+    leaseMs: row[11] ?? null,
+    leaseExpiresAtMs: row[12] ?? null,
+    holdCapMs: row[13] ?? null,
+    detached: row[14] === 1,
   };
+  const who = row[15];
+  const joined = row[16];
+  if (!who && !joined) return hold;
+  return { ...hold, ...(who && { who }), ...(joined && { joined }) };
 }
