@@ -161,7 +161,7 @@ export class Frontend implements Handlers {
       ? -sys.ESTALE
       : fd !== null && fd < 0
         ? fd
-        : ops.setattr(this.#view, node, { ...args, killPriv: args.killSuidgid }, fd);
+        : ops.setattr(this.#view, callerOf(req), node, { ...args, killPriv: args.killSuidgid }, fd);
     if (error < 0) this.#api.replyError(req, -error);
     else this.#getattr(req, node);
   }
@@ -234,7 +234,7 @@ export class Frontend implements Handlers {
     const newParent = this.#view.tree.node(newParentId);
     if (newParent === undefined) return void this.#api.replyError(req, sys.ESTALE);
     if (this.#virtualIn(newParent, newName) !== undefined) return void this.#api.replyError(req, sys.EACCES);
-    if ((flags & ~(sys.RENAME_NOREPLACE | sys.RENAME_EXCHANGE)) !== 0)
+    if ((flags & ~(sys.RENAME_NOREPLACE | sys.RENAME_EXCHANGE | sys.RENAME_WHITEOUT)) !== 0)
       return void this.#api.replyError(req, sys.EINVAL);
     this.#replays.arrive(req, { op: 'rename', parent, name, newParent, newName, flags }, (grant, plan) => {
       this.#replyStatus(
@@ -354,8 +354,8 @@ export class Frontend implements Handlers {
     const handle = this.#handle(req, fh);
     if (handle === undefined) return;
     const fd = this.#view.fdOf(handle);
-    const put = fd < 0 ? fd : sys.pwrite(fd, data, offset);
-    if (put >= 0 && (writeFlags & WRITE_KILL_SUIDGID) !== 0) this.#view.killPriv(fd);
+    const kills = (writeFlags & WRITE_KILL_SUIDGID) !== 0;
+    const put = fd < 0 ? fd : this.#view.modify(callerOf(req), fd, kills, () => sys.pwrite(fd, data, offset));
     if (put < 0) this.#api.replyError(req, -put);
     else this.#api.replyWrite(req, put);
   }
@@ -389,7 +389,9 @@ export class Frontend implements Handlers {
     const handle = this.#handle(req, fh);
     if (handle === undefined) return;
     const fd = this.#view.fdOf(handle);
-    this.#replyStatus(req, fd < 0 ? fd : sys.fallocate(fd, mode, offset, length));
+    const run = () => sys.fallocate(fd, mode, offset, length);
+    // The kernel does not say whether the caller has CAP_FSETID, here and below: root has.
+    this.#replyStatus(req, fd < 0 ? fd : this.#view.modify(callerOf(req), fd, req.uid !== 0, run));
   }
 
   lseek(req: Request, fh: number, offset: number, whence: number): void {
@@ -418,8 +420,8 @@ export class Frontend implements Handlers {
     const fdIn = this.#view.fdOf(from);
     const fdOut = this.#view.fdOf(to);
     const error = Math.min(fdIn, fdOut);
-    const copied =
-      error < 0 ? error : sys.copyFileRange(fdIn, offIn, fdOut, offOut, Math.min(length, COPY_BYTES_MAX));
+    const run = () => sys.copyFileRange(fdIn, offIn, fdOut, offOut, Math.min(length, COPY_BYTES_MAX));
+    const copied = error < 0 ? error : this.#view.modify(callerOf(req), fdOut, req.uid !== 0, run);
     if (copied < 0) this.#api.replyError(req, -copied);
     else this.#api.replyWrite(req, copied);
   }

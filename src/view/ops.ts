@@ -208,7 +208,7 @@ function lostName(view: View, victim: Node | undefined, path: string | null): vo
   view.onChanged(victim);
 }
 
-/** rename(2), renameat2(2) with RENAME_NOREPLACE and RENAME_EXCHANGE. */
+/** rename(2), renameat2(2) with RENAME_NOREPLACE, RENAME_EXCHANGE and RENAME_WHITEOUT. */
 export function rename(
   view: View,
   parent: Node,
@@ -290,34 +290,37 @@ export interface Attributes {
 }
 
 /** chmod, chown, truncate and utimens by descriptor; `handleFd`: of the open file by which it came, if any. */
-export function setattr(view: View, node: Node, attributes: Attributes, handleFd: number | null): number {
+export function setattr(
+  view: View,
+  caller: Caller,
+  node: Node,
+  attributes: Attributes,
+  handleFd: number | null,
+): number {
   const path = view.tree.fd(node);
   if (path < 0) return path;
   const proc = `/proc/self/fd/${path}`;
   let error = 0;
-  if (attributes.uid !== undefined || attributes.gid !== undefined) {
-    error = sys.fchownat(
-      path,
-      '',
-      attributes.uid ?? 0xffffffff,
-      attributes.gid ?? 0xffffffff,
-      sys.AT_EMPTY_PATH,
-    );
+  const { uid, gid, size, mode, atime, mtime } = attributes;
+  // With nothing to set it is a chown of nobody, which still clears bits and moves the change time.
+  const nothing = [size, mode, atime, mtime].every((each) => each === undefined);
+  if (uid !== undefined || gid !== undefined || nothing) {
+    error = sys.fchownat(path, '', uid ?? 0xffffffff, gid ?? 0xffffffff, sys.AT_EMPTY_PATH);
     if (error < 0) return error;
   }
-  if (attributes.size !== undefined) {
+  if (size !== undefined) {
+    const { killPriv } = attributes;
     error =
-      handleFd !== null
-        ? sys.ftruncate(handleFd, attributes.size)
-        : view.truncate(node, attributes.size, attributes.killPriv);
-    if (error === 0 && handleFd !== null && attributes.killPriv) view.killPriv(handleFd);
+      handleFd === null
+        ? view.truncate(caller, node, size, killPriv)
+        : view.modify(caller, handleFd, killPriv, () => sys.ftruncate(handleFd, size));
     if (error < 0) return error;
   }
-  if (attributes.mode !== undefined) {
-    error = node.isSymlink ? -sys.EOPNOTSUPP : sys.fchmodat(sys.AT_FDCWD, proc, attributes.mode & 0o7777);
+  if (mode !== undefined) {
+    error = node.isSymlink ? -sys.EOPNOTSUPP : sys.fchmodat(sys.AT_FDCWD, proc, mode & 0o7777);
     if (error < 0) return error;
   }
-  if (attributes.atime !== undefined || attributes.mtime !== undefined) error = setTimes(path, attributes);
+  if (atime !== undefined || mtime !== undefined) error = setTimes(path, attributes);
   return error;
 }
 

@@ -181,7 +181,7 @@ export class View {
     const opening = new Opening(this, caller, node, flags, (error, opened) => {
       if (opened === null && error === -sys.EAGAIN) return this.#timedOut(caller, node, flags, error, done);
       if (opened === null) return done(error, null);
-      this.#opened(node, flags, killPriv, opened, done);
+      this.#opened(caller, node, flags, killPriv, opened, done);
     });
     opening.start();
     return opening;
@@ -203,11 +203,12 @@ export class View {
         actor.owner,
         `${actor.who.command} read it without a lock`,
       );
-      this.#opened(node, flags, false, { actor, grant: null }, done);
+      this.#opened(caller, node, flags, false, { actor, grant: null }, done);
     });
   }
 
   #opened(
+    caller: Caller,
     node: Node,
     flags: number,
     killPriv: boolean,
@@ -215,7 +216,7 @@ export class View {
     done: (error: number, handle: Handle | null) => void,
   ): void {
     if ((flags & sys.O_TRUNC) !== 0) {
-      const error = this.truncate(node, 0, killPriv);
+      const error = this.truncate(caller, node, 0, killPriv);
       if (error < 0) {
         opened.grant?.release();
         return done(error, null);
@@ -256,23 +257,26 @@ export class View {
     return fd;
   }
 
-  /** Sets the length. `killPriv`: clears setuid and setgid bits, as a write by an ordinary user does. */
-  truncate(node: Node, size: number, killPriv: boolean): number {
+  /** Sets the length. `killPriv` as in `modify`. */
+  truncate(caller: Caller, node: Node, size: number, killPriv: boolean): number {
     const fd = this.reopen(node, sys.O_WRONLY | sys.O_NONBLOCK);
     if (fd < 0) return fd;
-    const error = sys.ftruncate(fd, size);
-    if (error === 0 && killPriv) this.killPriv(fd);
+    const error = this.modify(caller, fd, killPriv, () => sys.ftruncate(fd, size));
     sys.close(fd);
     return error;
   }
 
-  /** Clears the bits that a write by an ordinary user clears (setattr_should_drop_suidgid, fs/attr.c). */
-  killPriv(fd: number): void {
-    if (sys.fstatx(fd, scratch) < 0) return;
-    const mode = scratch.mode;
-    const kill =
-      (mode & sys.S_ISUID) | ((mode & (sys.S_ISGID | 0o010)) === (sys.S_ISGID | 0o010) ? sys.S_ISGID : 0);
-    if (kill !== 0) sys.fchmodat(sys.AT_FDCWD, `/proc/self/fd/${fd}`, mode & 0o7777 & ~kill);
+  /**
+   * Changes a file's content through `fd`. `killPriv`: the caller lacks CAP_FSETID, so setuid and setgid bits go, as far as the
+   * file system below says so for that user (setattr_should_drop_suidgid, fs/attr.c).
+   */
+  modify(caller: Caller, fd: number, killPriv: boolean, run: () => number): number {
+    if (!killPriv || !this.options.privileged) return run();
+    if (sys.fstatx(fd, scratch) < 0 || (scratch.mode & (sys.S_ISUID | sys.S_ISGID)) === 0) return run();
+    const error = sys.asUser(caller.uid, caller.gid);
+    const result = error < 0 ? error : run();
+    sys.asRoot();
+    return result;
   }
 
   /** Ends a handle: once, when the last descriptor is gone. */
