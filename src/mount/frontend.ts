@@ -12,7 +12,7 @@ import type { Caller } from '../view/actors.ts';
 import type { Handle } from '../view/handle.ts';
 import type { Grant } from '../view/locks.ts';
 import type { Node } from '../view/node.ts';
-import type { Opening } from '../view/opening.ts';
+import { type Opening, opensForWriting } from '../view/opening.ts';
 import * as ops from '../view/ops.ts';
 import { scratch } from '../view/scratch.ts';
 import type { View } from '../view/view.ts';
@@ -260,7 +260,7 @@ export class Frontend implements Handlers {
   open(req: Request, flags: number, openFlags: number): void {
     const node = this.#node(req);
     if (node === undefined) return;
-    if (node.virtual !== null) return this.#openVirtual(req, node);
+    if (node.virtual !== null) return this.#openVirtual(req, node, flags);
     const dentry = node.dentry;
     if (dentry !== undefined) this.#replays.opened(req.pid, dentry.parent, dentry.name);
     let answered = false;
@@ -676,7 +676,9 @@ export class Frontend implements Handlers {
     });
   }
 
-  #openVirtual(req: Request, node: Node): void {
+  #openVirtual(req: Request, node: Node, flags: number): void {
+    // Root is let through by the mode.
+    if (opensForWriting(flags)) return void this.#api.replyError(req, sys.EACCES);
     const open = (text: string) => {
       const handle = this.#view.addHandle(node, sys.O_RDONLY, { owner: '', pid: 0, who: {} }, null);
       handle.snapshot = Buffer.from(text);

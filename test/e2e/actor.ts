@@ -44,6 +44,11 @@ const operations: Record<string, (...args: never[]) => Promise<unknown>> = {
   pid: async () => process.pid,
 };
 
+/** Node knows no names for two of the errnos that a lock can end with. */
+function nameOf(error: NodeJS.ErrnoException): string {
+  return { [-35]: 'EDEADLK', [-37]: 'ENOLCK' }[error.errno ?? 0] ?? error.code ?? String(error);
+}
+
 function flagsOf(flags: string): number {
   let bits = 0;
   for (const name of flags.split('|')) bits |= constants[`O_${name}` as keyof typeof constants] as number;
@@ -55,9 +60,7 @@ createInterface({ input: process.stdin }).on('line', (line) => {
   operations[op]!(...args).then(
     (ok) => process.stdout.write(`${JSON.stringify({ id, ok: ok ?? null })}\n`),
     (error: NodeJS.ErrnoException) =>
-      process.stdout.write(
-        `${JSON.stringify({ id, error: error.errno === -35 ? 'EDEADLK' : (error.code ?? String(error)) })}\n`,
-      ),
+      process.stdout.write(`${JSON.stringify({ id, error: nameOf(error) })}\n`),
   );
 });
 process.stdout.write('{"id":0,"ok":"ready"}\n');

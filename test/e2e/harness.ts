@@ -62,8 +62,13 @@ export class Gate {
     this.#test.after(() => this.stop());
     await this.startBroker();
     await this.startMount();
-    this.session = await connect({ socket: this.socket, kind: 'test' });
+    await this.connect();
     return this;
+  }
+
+  /** A session of the test's own, in place of one that was lost. */
+  async connect(): Promise<void> {
+    this.session = await connect({ socket: this.socket, kind: 'test' });
   }
 
   async startBroker(): Promise<void> {
@@ -172,6 +177,10 @@ export class Gate {
   /** How many requests wait for a path (of the volume). */
   async waiting(path: string): Promise<number> {
     return (await this.session.status(path, this.volume)).queue.length;
+  }
+
+  async isHeld(path: string): Promise<boolean> {
+    return (await this.session.status(path, this.volume)).holds.length > 0;
   }
 
   /** Resolves when exactly `count` requests wait for a path. */
