@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { GateError } from '../base/errors.ts';
-import { JOINED_MAX } from './owners.ts';
+import { JOINED_MAX } from './joined.ts';
 import { Bench, on } from './test-kit.test-helper.ts';
 
 const code = (expected: string, field?: string) => (error: unknown) =>
@@ -81,6 +81,25 @@ describe('an owner does not wait for itself', () => {
     assert.deepEqual(b.ask('ann', on('f', 'read')), ['ann has 2 of L1']);
     assert.deepEqual(b.release('ann'), ['ann gave back']);
     assert.deepEqual(b.release('ann'), ['ann released', 'bob has L2']);
+  });
+
+  test('its own holds are found on a crowded path, among its many others, and only while they are there', () => {
+    const b = new Bench();
+    for (let i = 0; i < 20; i++) b.ask(`r${i}`, on('d', 'read', 'tree'));
+    for (let i = 0; i < 20; i++) b.ask('ann', on(`own/${i}`));
+    assert.deepEqual(b.ask('ann', on('d', 'read', 'tree')), ['ann has L41']);
+    b.ask('bob', on('d/f'));
+    assert.deepEqual(b.ask('ann', on('d/f', 'read')), ['ann has 2 of L41']);
+    assert.deepEqual(b.ask('cat', on('d/f', 'read')), ['cat waits']);
+    b.do({ type: 'break', lockId: 'L41' });
+    assert.deepEqual(b.ask('ann', on('d/f', 'read')), ['ann waits']);
+  });
+
+  test('a tree over its own holds passes who could not have gone before them', () => {
+    const b = new Bench();
+    for (let i = 0; i < 20; i++) b.ask('ann', on(`d/${i}`, 'read'));
+    b.ask('bob', on('d/7'));
+    assert.deepEqual(b.ask('ann', on('d', 'read', 'tree')), ['ann has L21']);
   });
 
   test('what several holds cover together is granted at once, as a lock of its own', () => {
@@ -420,6 +439,8 @@ describe('refusals name what is wrong and change nothing', () => {
     assert.deepEqual(b.ask('dan', on('f')), ['dan limit']);
     b.ask('eve', on('g'));
     assert.deepEqual(b.ask('eve', on('h')), ['eve limit']);
+    assert.deepEqual(b.ask('eve', on('g')), ['eve has 2 of L2']);
+    assert.deepEqual(b.ask('eve', on('g'), { kind: 'name' }), ['eve limit']);
   });
 });
 

@@ -142,9 +142,9 @@ export class LockCore extends Queries {
   #decide(lock: Lock, nowMs: number): boolean {
     const engine = this.#engine;
     const covered = coverage(lock);
-    if (covered !== 'none') {
+    if (covered instanceof Lock) {
       engine.grant(lock, nowMs, false, covered);
-      return covered === 'several';
+      return false;
     }
     if (lock.session.locks >= this.#limits.locksPerSession)
       return this.#refuseNew(
@@ -152,6 +152,10 @@ export class LockCore extends Queries {
         'limit',
         `session: it has ${this.#limits.locksPerSession} locks and waiting requests already`,
       );
+    if (covered === 'several') {
+      engine.grant(lock, nowMs, false, covered);
+      return true;
+    }
     const contended = lock.tree.hasWaiters;
     if (contended) carryTickets(lock);
     const blocker = engine.findBlocker(lock);

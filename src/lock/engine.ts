@@ -1,6 +1,7 @@
 import { CONFLICTS } from './conflict.ts';
 import { findCycle } from './deadlock.ts';
 import { Heap, type HeapItem } from './heap.ts';
+import { forgetIds, learnIds, withoutRequest, withRequest } from './joined.ts';
 import { addOwn, carriedTicket, carryTickets, coverage, coveredSince, removeOwn } from './owners.ts';
 import { type Entry, Lock, type LockTimer, type Owner } from './state.ts';
 import type { Tables } from './tables.ts';
@@ -143,28 +144,9 @@ export class Engine {
   insertHold(lock: Lock, hold: Hold): void {
     lock.hold = hold;
     this.tables.locks.set(hold.lockId, lock);
-    this.#learnIds(lock);
+    learnIds(lock);
     for (const entry of lock.entries) this.addHeld(entry);
     this.setTimer(lock, hold.leaseExpiresAtMs);
-  }
-
-  /** Makes a hold known by its request ids. */
-  #learnIds(lock: Lock): void {
-    const { session } = lock;
-    const { lockId, requestId, joined } = lock.hold!;
-    let known = session.learn(requestId, lock);
-    for (const id of joined ?? []) known = session.learn(id, lock) || known;
-    // All its ids may be another's: one of the two was adopted.
-    if (!known) session.learn(lockId, lock);
-  }
-
-  #forgetIds(lock: Lock): void {
-    const { requests } = lock.session;
-    const forget = (id: string) => requests.get(id) === lock && requests.delete(id);
-    const { lockId, requestId, joined } = lock.hold!;
-    forget(requestId);
-    for (const id of joined ?? []) forget(id);
-    forget(lockId);
   }
 
   addHeld(entry: Entry): void {
@@ -184,10 +166,9 @@ export class Engine {
     const leaseExpiresAtMs =
       expires === null || hold.leaseExpiresAtMs === null ? null : Math.max(expires, hold.leaseExpiresAtMs);
     const leaseMs = asked === null || hold.leaseMs === null ? null : Math.max(asked, hold.leaseMs);
-    const joined = [...(hold.joined ?? []), requestId];
-    into.hold = { ...hold, count: hold.count + 1, leaseMs, leaseExpiresAtMs, joined };
+    into.hold = { ...withRequest(hold, requestId), leaseMs, leaseExpiresAtMs };
     this.setTimer(into, leaseExpiresAtMs);
-    into.session.requests.set(requestId, into);
+    into.session.learn(requestId, into);
     this.effects.push({ type: 'granted', hold: into.hold, requestId, waited, again: true });
   }
 
@@ -196,19 +177,13 @@ export class Engine {
    * was answered first; so a later one that is repeated, for want of its answer, is still known.
    */
   giveBack(lock: Lock, requestId = lock.hold!.requestId): void {
-    const { joined, ...hold } = lock.hold!;
-    if (hold.count === 1) {
+    if (lock.hold!.count === 1) {
       this.end(lock, 'released');
       return;
     }
-    this.#forgetIds(lock);
-    // A lock stays known by one id at least, should it count more than it has ids.
-    const [first = hold.requestId, ...rest] = [hold.requestId, ...(joined ?? [])].filter(
-      (id) => id !== requestId,
-    );
-    const fewer: Hold = { ...hold, requestId: first, count: hold.count - 1 };
-    lock.hold = rest.length === 0 ? fewer : { ...fewer, joined: rest };
-    this.#learnIds(lock);
+    forgetIds(lock);
+    lock.hold = withoutRequest(lock.hold!, requestId);
+    learnIds(lock);
     this.effects.push({ type: 'released', hold: lock.hold, reason: 'released', gone: false });
   }
 
@@ -216,7 +191,7 @@ export class Engine {
   end(lock: Lock, reason: ReleaseReason): void {
     lock.ended = true;
     for (const entry of lock.entries) this.removeHeld(entry);
-    this.#forgetIds(lock);
+    forgetIds(lock);
     this.tables.locks.delete(lock.hold!.lockId);
     this.setTimer(lock, null);
     this.#unwatchCap(lock);

@@ -107,16 +107,21 @@ export class Model {
     return this.#holdsBefore(waiter).length === 0 && this.#waitersBefore(waiter).length === 0;
   }
 
+  /** The earliest hold that covers a request all by itself and may count it. */
+  #joinable(request: AcquireRequest): ModelHold | undefined {
+    return this.#live()
+      .filter((hold) => hold.session === request.session && hold.kind === request.kind)
+      .filter((hold) => request.targets.every((t) => covers(hold, request, t)))
+      .sort((a, b) => a.ticket - b.ticket)[0];
+  }
+
   // ---- grants and ends ---------------------------------------------------------------------------------
 
   #grant(waiter: ModelWaiter, now: number, waited: boolean): void {
     this.waiters = this.waiters.filter((other) => other !== waiter);
     const { request } = waiter;
     const { requestId } = request;
-    const joinable = this.#live()
-      .filter((hold) => hold.session === request.session && hold.kind === request.kind)
-      .filter((hold) => request.targets.every((t) => covers(hold, request, t)))
-      .sort((a, b) => a.ticket - b.ticket)[0];
+    const joinable = this.#joinable(request);
     if (joinable !== undefined) {
       const lease = request.leaseMs;
       joinable.count++;
@@ -345,7 +350,7 @@ export class Model {
     }
     const deadlineMs = request.waitMs === null ? null : now + request.waitMs;
     const waiter = { request, ticket: this.#counters.nextTicket(), arrivedAtMs: now, deadlineMs };
-    if (this.#covered(waiter)) {
+    if (this.#joinable(request) !== undefined) {
       this.#grant(waiter, now, false);
       return;
     }
@@ -353,6 +358,10 @@ export class Model {
     const locks = this.holds.filter(mine).length + this.waiters.filter((other) => mine(other.request)).length;
     if (locks >= this.#locksPerSession) {
       this.#refuse(waiter, 'limit');
+      return;
+    }
+    if (this.#covered(waiter)) {
+      this.#grant(waiter, now, false);
       return;
     }
     const go = this.#mayGo(waiter);

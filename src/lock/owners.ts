@@ -1,9 +1,8 @@
 import { classCovers, contains, overlaps } from './conflict.ts';
+import { JOINED_MAX } from './joined.ts';
 import type { Node } from './node.ts';
 import type { Entry, Lock } from './state.ts';
 
-/** Requests that may join one hold: they are all stored with it. The next gets a hold of its own. */
-export const JOINED_MAX = 255;
 /** Up to so many holds of an owner are looked through one by one. */
 const FEW = 4;
 
