@@ -6,7 +6,6 @@
 export type PathString = string;
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-// biome-ignore lint/suspicious/noControlCharactersInRegex: the class of all ASCII bytes
 const ascii = /^[\x00-\x7f]*$/;
 const loneEscape = /[\udc80-\udcff]/;
 
@@ -14,7 +13,8 @@ const loneEscape = /[\udc80-\udcff]/;
 function sequenceLength(bytes: Uint8Array, at: number, end: number): number {
   const lead = bytes[at]!;
   if (lead < 0x80) return 1;
-  const length = lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
+  const length =
+    lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
   if (length === 0 || at + length > end) return 0;
   for (let i = 1; i < length; i++) if ((bytes[at + i]! & 0xc0) !== 0x80) return 0;
   const second = bytes[at + 1]!;
@@ -62,7 +62,12 @@ export function encodePath(path: PathString): Buffer {
   let from = 0;
   for (let i = 0; i < path.length; i++) {
     const code = path.charCodeAt(i);
-    if (code >= 0xd800 && code < 0xdc00 && i + 1 < path.length && (path.charCodeAt(i + 1) & 0xfc00) === 0xdc00) {
+    if (
+      code >= 0xd800 &&
+      code < 0xdc00 &&
+      i + 1 < path.length &&
+      (path.charCodeAt(i + 1) & 0xfc00) === 0xdc00
+    ) {
       i++;
       continue;
     }

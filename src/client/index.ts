@@ -17,8 +17,8 @@
 import { Session } from './session.ts';
 import type { ConnectOptions, GateSession } from './types.ts';
 
-export { discover, type Found, stateDirs } from './discover.ts';
 export type { Delegated, Push } from '../broker/wire.ts';
+export { discover, type Found, stateDirs } from './discover.ts';
 export type { Endpoint } from './endpoint.ts';
 export { BrokerHttp } from './http.ts';
 export type * from './types.ts';

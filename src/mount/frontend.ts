@@ -5,8 +5,8 @@
  * Never done here: a synchronous call into the mount itself, a look at /proc that can block (prober.ts), a wait for
  * the broker under a kernel lock.
  */
-import { decodePath, type PathString } from '../base/bytes.ts';
-import type { Attr, Entry, FuseApi, Handlers, Request, SetattrArgs } from '../fuse/types.ts';
+import type { PathString } from '../base/bytes.ts';
+import type { FuseApi, Handlers, Request, SetattrArgs } from '../fuse/types.ts';
 import * as sys from '../sys/index.ts';
 import type { Caller } from '../view/actors.ts';
 import type { Handle } from '../view/handle.ts';
@@ -16,8 +16,9 @@ import { type Opening, opensForWriting } from '../view/opening.ts';
 import * as ops from '../view/ops.ts';
 import { scratch } from '../view/scratch.ts';
 import type { View } from '../view/view.ts';
+import { Answers } from './answers.ts';
 import { Backing, FOPEN_DIRECT_IO } from './backing.ts';
-import { Listing } from './listing.ts';
+import { Directories } from './directories.ts';
 import { hasInode, wantsToStop } from './proc.ts';
 import { Replays, type Run } from './replay.ts';
 import { VIRTUAL_DIRECTORY, type VirtualFile, VirtualFiles } from './virtual.ts';
@@ -53,11 +54,9 @@ export class Frontend implements Handlers {
   readonly #backing: Backing;
   readonly #virtual: VirtualFiles;
   readonly #openings = new Map<number, { req: Request; opening: Opening }>();
-  readonly #listings = new Map<number, Listing>();
-  readonly #attr: Attr = emptyAttr();
-  readonly #entry: Entry = { nodeid: 0, generation: 0, entryValidMs: 0, attrValidMs: 0, attr: this.#attr };
+  readonly #answers: Answers;
+  readonly #directories: Directories;
   readonly #statfs = new sys.StatfsBuf();
-  #nextListing = 1;
 
   constructor(parts: FrontendParts) {
     this.#parts = parts;
@@ -65,7 +64,9 @@ export class Frontend implements Handlers {
     this.#api = parts.api;
     this.#virtual = new VirtualFiles(parts.view.tree);
     this.#backing = new Backing(parts.view, parts.api, parts.passthrough);
-    this.#replays = new Replays(parts.view, parts.api, (req, node) => this.#getattr(req, node));
+    this.#answers = new Answers(parts, this.#virtual);
+    this.#directories = new Directories(parts.view, parts.api, this.#answers);
+    this.#replays = new Replays(parts.view, parts.api, (req, node) => this.#answers.getattr(req, node));
     this.#view.onChanged = (node) => {
       if (node.lookups > 0) this.#api.notifyInvalInode(node.id, -1, 0);
     };
@@ -83,12 +84,12 @@ export class Frontend implements Handlers {
     const virtual = this.#virtualIn(parent, name);
     if (virtual !== undefined) {
       if (virtual === null) this.#api.replyError(req, sys.ENOENT);
-      else this.#replyVirtual(req, virtual);
+      else this.#answers.virtual(req, virtual);
       return;
     }
     const found = this.#view.tree.lookup(parent, name, scratch);
-    if (found === -sys.ENOENT) this.#replyNegative(req);
-    else this.#replyEntry(req, found);
+    if (found === -sys.ENOENT) this.#answers.negative(req);
+    else this.#answers.entry(req, found);
   }
 
   forget(nodeid: number, nlookup: number): void {
@@ -100,36 +101,14 @@ export class Frontend implements Handlers {
     const node = this.#node(req);
     if (node === undefined) return;
     if (fh === undefined && this.#replays.park(req, node)) return;
-    this.#getattr(req, node);
+    this.#answers.getattr(req, node);
   }
 
   statx(req: Request, fh: number | undefined, _flags: number, _mask: number): void {
     const node = this.#node(req);
     if (node === undefined) return;
     if (fh === undefined && this.#replays.park(req, node)) return;
-    if (node.virtual !== null) {
-      this.#api.replyStatx(req, {
-        attrValidMs: 0,
-        mask: sys.STATX_BASIC_STATS,
-        attr: this.#virtual.attr(node, this.#parts.wallMs()),
-      });
-      return;
-    }
-    const error = this.#view.tree.stat(node, scratch);
-    if (error < 0) {
-      this.#api.replyError(req, -error);
-      return;
-    }
-    this.#fillAttr();
-    const mask = scratch.mask & (sys.STATX_BASIC_STATS | sys.STATX_BTIME);
-    const { btimeSec, btimeNsec } = scratch;
-    this.#api.replyStatx(req, {
-      attrValidMs: this.#attrValidMs(node),
-      mask,
-      attr: this.#attr,
-      btimeSec,
-      btimeNsec,
-    });
+    this.#answers.statx(req, node);
   }
 
   setattr(req: Request, args: SetattrArgs): void {
@@ -163,7 +142,7 @@ export class Frontend implements Handlers {
         ? fd
         : ops.setattr(this.#view, callerOf(req), node, { ...args, killPriv: args.killSuidgid }, fd);
     if (error < 0) this.#api.replyError(req, -error);
-    else this.#getattr(req, node);
+    else this.#answers.getattr(req, node);
   }
 
   readlink(req: Request): void {
@@ -188,7 +167,7 @@ export class Frontend implements Handlers {
     // bind(2) makes a socket and is never retried: its new name is made at once.
     if ((mode & sys.S_IFMT) !== sys.S_IFSOCK) return this.#make(req, 'mknod', name, run);
     const parent = this.#directory(req, name);
-    if (parent !== undefined) this.#replyEntry(req, run(parent));
+    if (parent !== undefined) this.#answers.entry(req, run(parent));
   }
 
   symlink(req: Request, name: PathString, target: Buffer): void {
@@ -205,7 +184,7 @@ export class Frontend implements Handlers {
     const parent = this.#directory(req, name);
     if (parent === undefined) return;
     this.#replays.arrive(req, { op, parent, name }, (grant) => {
-      this.#replyEntry(req, run(parent));
+      this.#answers.entry(req, run(parent));
       grant?.release();
     });
   }
@@ -214,7 +193,7 @@ export class Frontend implements Handlers {
     const parent = this.#directory(req, name);
     if (parent === undefined) return;
     this.#replays.arrive(req, { op: 'unlink', parent, name }, (grant) => {
-      this.#replyStatus(req, ops.unlink(this.#view, parent, name));
+      this.#answers.status(req, ops.unlink(this.#view, parent, name));
       grant?.release();
     });
   }
@@ -223,7 +202,7 @@ export class Frontend implements Handlers {
     const parent = this.#directory(req, name);
     if (parent === undefined) return;
     this.#replays.arrive(req, { op: 'rmdir', parent, name }, (grant) => {
-      this.#replyStatus(req, ops.rmdir(this.#view, parent, name));
+      this.#answers.status(req, ops.rmdir(this.#view, parent, name));
       grant?.release();
     });
   }
@@ -237,7 +216,7 @@ export class Frontend implements Handlers {
     if ((flags & ~(sys.RENAME_NOREPLACE | sys.RENAME_EXCHANGE | sys.RENAME_WHITEOUT)) !== 0)
       return void this.#api.replyError(req, sys.EINVAL);
     this.#replays.arrive(req, { op: 'rename', parent, name, newParent, newName, flags }, (grant, plan) => {
-      this.#replyStatus(
+      this.#answers.status(
         req,
         ops.rename(this.#view, parent, name, newParent, newName, flags, grant, plan.handsOver),
       );
@@ -250,7 +229,7 @@ export class Frontend implements Handlers {
     const node = this.#view.tree.node(oldNodeid);
     if (node === undefined || node.virtual !== null) return void this.#api.replyError(req, sys.EXDEV);
     this.#replays.arrive(req, { op: 'link', node, parent, name: newName }, (grant, plan) => {
-      this.#replyEntry(req, ops.link(this.#view, node, parent, newName, grant, plan.handsOver));
+      this.#answers.entry(req, ops.link(this.#view, node, parent, newName, grant, plan.handsOver));
       this.#view.onChanged(node);
     });
   }
@@ -313,7 +292,7 @@ export class Frontend implements Handlers {
 
   #created(req: Request, made: ops.Created, flags: number, grant: Grant | null, _openFlags: number): void {
     // `scratch` has the new file's attributes: the answer is filled before anything else is asked.
-    this.#fillEntry(made.node);
+    this.#answers.fillEntry(made.node);
     made.node.lookups++;
     this.#view.withActor(
       callerOf(req),
@@ -321,8 +300,8 @@ export class Frontend implements Handlers {
         const handle = this.#view.addHandle(made.node, flags, actor, grant);
         handle.fd = made.fd;
         const route = this.#backing.open(handle, req.uid, req.gid);
-        this.#entry.attrValidMs = this.#attrValidMs(made.node);
-        if (this.#api.replyCreate(req, this.#entry, { fh: handle.id, ...route }) >= 0) return;
+        this.#answers.filled.attrValidMs = this.#answers.attrValidMs(made.node);
+        if (this.#api.replyCreate(req, this.#answers.filled, { fh: handle.id, ...route }) >= 0) return;
         this.#close(handle);
         this.#view.tree.forget(made.node, 1);
       },
@@ -391,7 +370,7 @@ export class Frontend implements Handlers {
     const fd = this.#view.fdOf(handle);
     const run = () => sys.fallocate(fd, mode, offset, length);
     // The kernel does not say whether the caller has CAP_FSETID, here and below: root has.
-    this.#replyStatus(req, fd < 0 ? fd : this.#view.modify(callerOf(req), fd, req.uid !== 0, run));
+    this.#answers.status(req, fd < 0 ? fd : this.#view.modify(callerOf(req), fd, req.uid !== 0, run));
   }
 
   lseek(req: Request, fh: number, offset: number, whence: number): void {
@@ -434,76 +413,24 @@ export class Frontend implements Handlers {
 
   opendir(req: Request, _flags: number): void {
     const node = this.#node(req);
-    if (node === undefined) return;
-    const fd = node.virtual !== null ? -1 : this.#view.reopen(node, sys.O_RDONLY | sys.O_DIRECTORY);
-    if (fd < 0 && node.virtual === null) return void this.#api.replyError(req, -fd);
-    const listing = new Listing(
-      this.#nextListing++,
-      node,
-      fd,
-      node === this.#view.tree.root ? VIRTUAL_DIRECTORY : null,
-    );
-    this.#listings.set(listing.id, listing);
-    if (this.#api.replyOpen(req, { fh: listing.id, flags: 0 }) < 0) this.#closeListing(listing.id);
+    if (node !== undefined) this.#directories.open(req, node);
   }
 
   readdir(req: Request, fh: number, offset: number, size: number): void {
-    this.#list(req, fh, offset, size, false);
+    this.#directories.list(req, fh, offset, size, false);
   }
 
   readdirplus(req: Request, fh: number, offset: number, size: number): void {
-    this.#list(req, fh, offset, size, true);
-  }
-
-  #list(req: Request, fh: number, offset: number, size: number, plus: boolean): void {
-    const listing = this.#listings.get(fh);
-    if (listing === undefined) return void this.#api.replyError(req, sys.EBADF);
-    const names = listing.names(offset);
-    if (typeof names === 'number') return void this.#api.replyError(req, -names);
-    const writer = this.#api.dirents(size, plus);
-    const told: Node[] = [];
-    for (let at = offset; at < names.length; at++) {
-      const { name, ino, type } = names[at]!;
-      const node = plus && !isDots(name) ? this.#listed(listing.node, name) : null;
-      const fits = plus
-        ? writer.addPlus(name, ino, type, at + 1, node === null ? null : this.#entry)
-        : writer.add(name, ino, type, at + 1);
-      if (!fits) {
-        if (node !== null) this.#view.tree.release(node);
-        break;
-      }
-      if (node === null) continue;
-      node.lookups++;
-      told.push(node);
-    }
-    if (writer.send(req) < 0) for (const node of told) this.#view.tree.forget(node, 1);
-  }
-
-  /** The node behind a listed name, with `#entry` filled; null: gone meanwhile. */
-  #listed(parent: Node, name: Buffer): Node | null {
-    const found = this.#view.tree.lookup(parent, decodePath(name), scratch);
-    if (typeof found === 'number') return null;
-    this.#fillEntry(found);
-    return found;
+    this.#directories.list(req, fh, offset, size, true);
   }
 
   releasedir(req: Request, fh: number): void {
-    this.#closeListing(fh);
+    this.#directories.close(fh);
     this.#api.replyOk(req);
   }
 
-  #closeListing(fh: number): void {
-    this.#listings.get(fh)?.close();
-    this.#listings.delete(fh);
-  }
-
   fsyncdir(req: Request, fh: number, datasync: boolean): void {
-    const listing = this.#listings.get(fh);
-    this.#slow(
-      req,
-      datasync ? 'fdatasync' : 'fsync',
-      listing === undefined || listing.fd < 0 ? -sys.EINVAL : listing.fd,
-    );
+    this.#slow(req, datasync ? 'fdatasync' : 'fsync', this.#directories.fd(fh));
   }
 
   statfs(req: Request): void {
@@ -538,14 +465,14 @@ export class Frontend implements Handlers {
     const node = this.#node(req);
     if (node === undefined) return;
     if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
-    this.#replyStatus(req, xattrs.set(this.#view.tree.fd(node), name, value, flags, killSgid));
+    this.#answers.status(req, xattrs.set(this.#view.tree.fd(node), name, value, flags, killSgid));
   }
 
   removexattr(req: Request, name: PathString): void {
     const node = this.#node(req);
     if (node === undefined) return;
     if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
-    this.#replyStatus(req, xattrs.remove(this.#view.tree.fd(node), name));
+    this.#answers.status(req, xattrs.remove(this.#view.tree.fd(node), name));
   }
 
   // ------------------------------------------------------------ interrupts
@@ -596,83 +523,11 @@ export class Frontend implements Handlers {
     return undefined;
   }
 
-  #attrValidMs(node: Node): number {
-    return node.writers > 0 || node.replays > 0 ? 0 : this.#parts.attrValidMs;
-  }
-
-  #getattr(req: Request, node: Node): void {
-    if (node.virtual !== null) {
-      this.#api.replyAttr(req, this.#virtual.attr(node, this.#parts.wallMs()), 0);
-      return;
-    }
-    const error = this.#view.tree.stat(node, scratch);
-    if (error < 0) {
-      this.#api.replyError(req, -error);
-      return;
-    }
-    this.#fillAttr();
-    this.#api.replyAttr(req, this.#attr, this.#attrValidMs(node));
-  }
-
-  #fillAttr(): void {
-    const a = this.#attr;
-    a.ino = this.#view.tree.inoOf(scratch);
-    a.size = scratch.size;
-    a.blocks = scratch.blocks;
-    a.atimeSec = scratch.atimeSec;
-    a.atimeNsec = scratch.atimeNsec;
-    a.mtimeSec = scratch.mtimeSec;
-    a.mtimeNsec = scratch.mtimeNsec;
-    a.ctimeSec = scratch.ctimeSec;
-    a.ctimeNsec = scratch.ctimeNsec;
-    a.mode = scratch.mode;
-    a.nlink = scratch.nlink;
-    a.uid = scratch.uid;
-    a.gid = scratch.gid;
-    a.rdev = scratch.rdev;
-    a.blksize = scratch.blksize;
-  }
-
-  #fillEntry(node: Node): void {
-    this.#fillAttr();
-    this.#entry.nodeid = node.id;
-    this.#entry.entryValidMs = this.#parts.entryValidMs;
-    this.#entry.attrValidMs = this.#attrValidMs(node);
-  }
-
-  /** Answers with an entry for `node`, whose attributes are in `scratch`, or with an error. */
-  #replyEntry(req: Request, node: Node | number): void {
-    if (typeof node === 'number') {
-      this.#api.replyError(req, -node);
-      return;
-    }
-    this.#fillEntry(node);
-    node.lookups++;
-    if (this.#api.replyEntry(req, this.#entry) < 0) this.#view.tree.forget(node, 1);
-  }
-
-  #replyNegative(req: Request): void {
-    this.#entry.nodeid = 0;
-    this.#entry.entryValidMs = this.#parts.entryValidMs;
-    this.#entry.attrValidMs = 0;
-    this.#api.replyEntry(req, this.#entry);
-  }
-
-  #replyVirtual(req: Request, node: Node): void {
-    const attr = this.#virtual.attr(node, this.#parts.wallMs());
-    this.#api.replyEntry(req, { nodeid: node.id, generation: 0, entryValidMs: 0, attrValidMs: 0, attr });
-  }
-
-  #replyStatus(req: Request, error: number): void {
-    if (error < 0) this.#api.replyError(req, -error);
-    else this.#api.replyOk(req);
-  }
-
   #slow(req: Request, call: 'fsync' | 'fdatasync' | 'syncfs', fd: number, closes = false): void {
     if (fd < 0) return void this.#api.replyError(req, -fd);
     this.#parts.slow(call, fd, (result) => {
       if (closes) sys.close(fd);
-      this.#replyStatus(req, result);
+      this.#answers.status(req, result);
     });
   }
 
@@ -696,19 +551,10 @@ function callerOf(req: Request): Caller {
   return { tid: req.pid, uid: req.uid, gid: req.gid };
 }
 
-function isDots(name: Buffer): boolean {
-  return name[0] === 0x2e && (name.length === 1 || (name.length === 2 && name[1] === 0x2e));
-}
-
 let shared = Buffer.alloc(1024 * 1024);
 
 /** One buffer for all reads: its content is sent before the next request is taken. */
 function readBuffer(size: number): Buffer {
   if (size > shared.length) shared = Buffer.alloc(size);
   return shared;
-}
-
-function emptyAttr(): Attr {
-  const zero = { atimeSec: 0, atimeNsec: 0, mtimeSec: 0, mtimeNsec: 0, ctimeSec: 0, ctimeNsec: 0 };
-  return { ino: 0, size: 0, blocks: 0, ...zero, mode: 0, nlink: 0, uid: 0, gid: 0, rdev: 0, blksize: 0 };
 }
