@@ -17,7 +17,7 @@ import * as E from '../sys/errno.ts';
 import type { Caller } from '../view/actors.ts';
 import type { Grant } from '../view/locks.ts';
 import type { Node } from '../view/node.ts';
-import { errnoOf } from '../view/opening.ts';
+import { covers, errnoOf } from '../view/opening.ts';
 import { Reservation } from '../view/reserve.ts';
 import type { PathOp, Plan } from '../view/targets.ts';
 import type { View } from '../view/view.ts';
@@ -78,11 +78,15 @@ export class Replays {
       this.#again(req, before, run);
       return;
     }
-    if (before !== undefined) this.#drop(before);
     const plan = this.#view.planner.of(op);
+    // The name may lead to another inode by now: it is the same call all the same.
+    const again = before !== undefined && req.pid !== 0 && sameName(before, op, plan);
+    if (again && covers(before.reservation.plan.targets, plan.targets)) return this.#again(req, before, run);
+    if (before !== undefined) this.#drop(before);
     if (plan.targets.length === 0) return run(null, plan, false);
     const grant = this.#view.tryNow(caller, kindOf(op, plan), plan.targets);
     if (grant !== null) run(grant, plan, false);
+    else if (again) this.#api.replyError(req, E.EBUSY);
     else if (!replayable()) run(null, plan, false);
     else this.#begin(req, caller, op, plan);
   }
@@ -111,16 +115,17 @@ export class Replays {
     return 'unknown';
   }
 
-  /** An OPEN came where a CREATE was expected: the name exists by now. Its grant is kept for that open. */
+  /**
+   * An OPEN came where a CREATE was expected: the name exists by now. Its grant is kept for that open. Where anything else was
+   * expected the thread has given that up: nothing may stay reserved for who waits for something else.
+   */
   opened(tid: number, parent: Node, name: string): void {
     const replay = this.#byThread.get(tid);
-    if (
-      replay === undefined ||
-      replay.op.op !== 'create' ||
-      replay.op.parent !== parent ||
-      replay.op.name !== name
-    )
+    if (replay === undefined) return;
+    if (replay.op.op !== 'create' || replay.op.parent !== parent || replay.op.name !== name) {
+      if (tid !== 0) this.#drop(replay);
       return;
+    }
     this.#byThread.delete(tid);
     this.#free(replay);
     const grant = replay.reservation.take();
@@ -201,6 +206,12 @@ export class Replays {
 /** `handle` for what will belong to an open file: such a hold follows its inode. */
 function kindOf(op: PathOp, plan: Plan): 'handle' | 'name' {
   return op.op === 'create' || plan.handsOver ? 'handle' : 'name';
+}
+
+/** True when the call that began `before` may be this one, by the name that it is about. */
+function sameName(before: Replay, op: PathOp, plan: Plan): boolean {
+  const path = plan.targets[0]?.path;
+  return before.op.op === op.op && path !== undefined && before.reservation.plan.targets[0]?.path === path;
 }
 
 function sameOp(a: PathOp, b: PathOp): boolean {

@@ -169,7 +169,7 @@ export function errnoOf(code: ErrorCode): number {
   return sys.errnoNumber(ERRORS[code].errno);
 }
 
-function covers(held: readonly Target[], wanted: readonly Target[]): boolean {
+export function covers(held: readonly Target[], wanted: readonly Target[]): boolean {
   return wanted.every((w) =>
     held.some((h) => h.path === w.path && (h.mode === w.mode || (h.mode === 'write' && w.mode === 'read'))),
   );
