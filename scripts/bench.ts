@@ -13,6 +13,7 @@ const HELP = `scripts/bench [--view DIR] [--against DIR]… [--rounds N] [--budg
   --view DIR      a mounted view (default: makes one of its own, and takes it down)
   --against DIR   another directory to set beside them, a peer's mount for example; may be repeated
   --rounds N      interleaved rounds, of which the median counts (default 5)
+  --files N       also time git, rg and tar on a tree of N files (default 0: not)
   --budget-ms N   time for each measure of each round (default 100)
   --dir DIR       where its own repository and state are made (default: the temporary directory)
   --json FILE     write the medians there too
@@ -23,6 +24,7 @@ const { values: flags } = parseArgs({
     view: { type: 'string' },
     against: { type: 'string', multiple: true, default: [] },
     rounds: { type: 'string', default: '5' },
+    files: { type: 'string', default: '0' },
     'budget-ms': { type: 'string', default: '100' },
     dir: { type: 'string', default: tmpdir() },
     json: { type: 'string' },
@@ -38,10 +40,24 @@ const here = import.meta.dirname;
 const gate = resolve(here, '../gate');
 const rounds = Number(flags.rounds);
 const budgetMs = Number(flags['budget-ms']);
+const files = Number(flags.files);
 type Figures = Record<string, number>;
 
-/** What is shown of each measure: a name, and the size of one operation for throughputs. */
-const MEASURES: Readonly<Record<string, { name: string; bytes?: number }>> = {
+interface Measure {
+  readonly name: string;
+  /** Of one operation, for throughputs. */
+  readonly bytes?: number;
+}
+
+const TOOLS: Readonly<Record<string, Measure>> = {
+  gitStatus: { name: `git status, warm, ${files} files` },
+  rg: { name: 'rg, warm' },
+  gitClone: { name: 'git clone' },
+  untar: { name: 'tar c | tar x' },
+};
+
+/** What is shown of each measure. */
+const MEASURES: Readonly<Record<string, Measure>> = {
   openClose: { name: 'open+close, reading' },
   openCloseWrite: { name: 'open+close, writing' },
   create: { name: 'create+close' },
@@ -50,6 +66,7 @@ const MEASURES: Readonly<Record<string, { name: string; bytes?: number }>> = {
   writeMiB: { name: 'write, 1 MiB each', bytes: 1024 * 1024 },
   read4k: { name: 'read, 4 KiB each', bytes: 4096 },
   write4k: { name: 'write, 4 KiB each', bytes: 4096 },
+  ...(files > 0 && TOOLS),
 };
 
 interface Place {
@@ -82,7 +99,9 @@ function measureAll(places: readonly Place[]): Map<string, Figures> {
   for (let round = 1; round <= rounds; round++)
     for (const { name, dir } of places) {
       process.stderr.write(`round ${round} of ${rounds}: ${name}          \r`);
-      seen.get(name)!.push(child('bench-loop.ts', dir, String(budgetMs)));
+      const figures = child('bench-loop.ts', dir, String(budgetMs));
+      if (files > 0) Object.assign(figures, child('bench-tools.ts', dir, String(files)));
+      seen.get(name)!.push(figures);
     }
   process.stderr.write(`${' '.repeat(60)}\r`);
   const medianOf = (figures: Figures[]) =>
@@ -92,7 +111,7 @@ function measureAll(places: readonly Place[]): Map<string, Figures> {
 
 function shown(ns: number, bytes: number | undefined): string {
   if (bytes !== undefined) return `${((bytes / ns) * (1e9 / 1024 / 1024)).toFixed(0)} MiB/s`;
-  return `${(ns / 1000).toFixed(1)} µs`;
+  return ns < 1e6 ? `${(ns / 1000).toFixed(1)} µs` : `${(ns / 1e6).toFixed(0)} ms`;
 }
 
 function printTable(places: readonly Place[], medians: Map<string, Figures>): void {
