@@ -91,7 +91,7 @@ test(
     const { out } = await asUser(
       t,
       `
-echo text > "$DIR/root/f"
+(cd "$DIR/root"; echo text > f)
 as ${UID} cat "$DIR/mnt/f"
 if grep -q '^user_allow_other' /etc/fuse.conf; then as ${OTHER_UID} cat "$DIR/mnt/f"; else as ${OTHER_UID} cat "$DIR/mnt/f" || echo closed; fi
 finish
