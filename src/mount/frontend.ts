@@ -122,15 +122,17 @@ export class Frontend implements Handlers {
       this.#setattr(req, node, args, undefined);
       grant?.release();
     };
-    this.#replays.arrive(req, { op, node }, run, () => this.#comesByPath(req, node, args));
+    // Only ftruncate says itself that it came by a descriptor (FATTR_FH).
+    const replayable = () => args.size !== undefined || this.#comesByPath(req, node);
+    this.#replays.arrive(req, { op, node }, run, replayable);
   }
 
   /**
-   * fchmod and futimens carry the same bits as chmod and utimens, but an error of theirs is not retried. So who has a
-   * descriptor of the inode may have come by it and does not wait. Only ftruncate says so itself (FATTR_FH).
+   * fchmod, futimens and fsetxattr carry the same bits as chmod, utimens and setxattr, but an error of theirs is not
+   * retried. So who has a descriptor of the inode may have come by it and does not wait.
    */
-  #comesByPath(req: Request, node: Node, args: SetattrArgs): boolean {
-    if (args.size !== undefined || (node.handles.size === 0 && !node.isDirectory)) return true;
+  #comesByPath(req: Request, node: Node): boolean {
+    if (node.handles.size === 0 && !node.isDirectory) return true;
     return !hasInode(req.pid, String(this.#view.tree.inoOf(node)));
   }
 
@@ -464,15 +466,23 @@ export class Frontend implements Handlers {
   setxattr(req: Request, name: PathString, value: Buffer, flags: number, killSgid: boolean): void {
     const node = this.#node(req);
     if (node === undefined) return;
-    if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
-    this.#answers.status(req, xattrs.set(this.#view.tree.fd(node), name, value, flags, killSgid));
+    const copy = Buffer.from(value);
+    this.#changeXattr(req, node, (fd) => xattrs.set(fd, name, copy, flags, killSgid));
   }
 
   removexattr(req: Request, name: PathString): void {
     const node = this.#node(req);
     if (node === undefined) return;
+    this.#changeXattr(req, node, (fd) => xattrs.remove(fd, name));
+  }
+
+  #changeXattr(req: Request, node: Node, change: (fd: number) => number): void {
     if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
-    this.#answers.status(req, xattrs.remove(this.#view.tree.fd(node), name));
+    const run: Run = (grant) => {
+      this.#answers.status(req, change(this.#view.tree.fd(node)));
+      grant?.release();
+    };
+    this.#replays.arrive(req, { op: 'setattr', node }, run, () => this.#comesByPath(req, node));
   }
 
   // ------------------------------------------------------------ interrupts

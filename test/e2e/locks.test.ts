@@ -181,6 +181,8 @@ const pathOperations: Record<string, (at: string) => string> = {
   'atomic save': (at) =>
     `python3 -c 'import os; open("${at}t","w").write("saved"); os.replace("${at}t", "${at}f")' && cat ${at}f`,
   chmod: (at) => `chmod 600 ${at}f && stat -c %a ${at}f`,
+  setfattr: (at) =>
+    `setfattr -n user.x -v 1 ${at}f && getfattr --absolute-names --only-values -n user.x ${at}f`,
   touch: (at) => `touch -d @1 ${at}f && stat -c %Y ${at}f`,
   'ln onto a name': (at) => `ln -f ${at}other ${at}f && cat ${at}f`,
   'rm -r of the directory': (at) => `cd ${at}.. && rm -r d && ! test -e d`,
