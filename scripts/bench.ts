@@ -199,6 +199,11 @@ try {
       `${JSON.stringify({ kernel: release(), rounds, ns: Object.fromEntries(medians), brokerPairsPerSecond: broker }, null, 2)}\n`,
     );
 } finally {
-  for (const dir of made) rmSync(dir, { recursive: true, force: true });
+  for (const dir of made)
+    try {
+      rmSync(dir, { recursive: true, force: true });
+    } catch (error) {
+      console.error(`${dir} is left over: ${(error as Error).message}`);
+    }
   view.end();
 }

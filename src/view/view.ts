@@ -215,16 +215,31 @@ export class View {
     opened: Opened,
     done: (error: number, handle: Handle | null) => void,
   ): void {
-    if ((flags & sys.O_TRUNC) !== 0) {
-      const error = this.truncate(caller, node, 0, killPriv);
-      if (error < 0) {
-        opened.grant?.release();
-        return done(error, null);
-      }
+    const fd = (flags & sys.O_TRUNC) === 0 ? null : this.#openTruncating(caller, node, flags, killPriv);
+    if (fd !== null && fd < 0) {
+      opened.grant?.release();
+      return done(fd, null);
     }
     const exec = (flags & sys.FMODE_EXEC) !== 0;
     if (exec) opened.grant?.release();
-    done(0, this.addHandle(node, flags, opened.actor, exec ? null : opened.grant));
+    const handle = this.addHandle(node, flags, opened.actor, exec ? null : opened.grant);
+    if (fd !== null) handle.fd = fd;
+    done(0, handle);
+  }
+
+  /**
+   * Cuts a file to nothing, through the descriptor that its handle keeps. Closing another one would do for the content, but ext4 writes
+   * a file that was cut and rewritten out at the next close of it (auto_da_alloc), so that a crash cannot leave it empty: that
+   * close must be the writer's.
+   */
+  #openTruncating(caller: Caller, node: Node, flags: number, killPriv: boolean): number {
+    const access = flags & sys.O_ACCMODE;
+    const fd = this.reopen(node, access === sys.O_RDONLY ? sys.O_RDWR : access);
+    if (fd < 0) return fd;
+    const error = this.modify(caller, fd, killPriv, () => sys.ftruncate(fd, 0));
+    if (error === 0) return fd;
+    sys.close(fd);
+    return error;
   }
 
   /** A handle on a node that was opened or made under `grant`. */
