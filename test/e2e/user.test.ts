@@ -15,13 +15,14 @@ const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
 const UID = 60_101;
 const OTHER_UID = 60_102;
 
-/** Whatever happens below, the namespace's end takes the mounts along. `as UID CMD…` runs as that user. */
+/** Whatever happens below, the end of the two namespaces takes mounts and processes along. `as UID CMD…` runs as that user. */
 const PRELUDE = `
 set -e
 mount -t tmpfs none "$DIR/dev"; mknod "$DIR/dev/fuse" c 10 229; chmod 666 "$DIR/dev/fuse"; mount --bind "$DIR/dev/fuse" /dev/fuse
 { cat /etc/passwd; for id in ${UID} ${OTHER_UID}; do echo "gate$id:x:$id:$id::/nonexistent:/bin/sh"; done; } > "$DIR/dev/passwd"; mount --bind "$DIR/dev/passwd" /etc/passwd
 as() { local id=$1; shift; setpriv --reuid "$id" --regid "$id" --clear-groups -- "$@"; }
-gate() { as ${UID} "$NODE" --disable-warning=ExperimentalWarning "$MAIN" "$@"; }
+# Only for the background, where exec makes $! the process itself.
+gate() { exec setpriv --reuid ${UID} --regid ${UID} --clear-groups -- "$NODE" --disable-warning=ExperimentalWarning "$MAIN" "$@"; }
 ready() { for _ in $(seq 400); do "$@" >/dev/null 2>&1 && return; sleep 0.05; done; echo "never: $*" >&2; exit 1; }
 gate broker --state-dir "$DIR/state" --port 0 > "$DIR/broker.log" 2>&1 & BROKER=$!
 ready test -S "$DIR/state/broker.sock"
@@ -39,7 +40,7 @@ async function asUser(t: TestContext, script: string): Promise<{ out: string; ro
     fs.mkdirSync(join(dir, name));
     fs.chownSync(join(dir, name), UID, UID);
   }
-  const child = spawn('unshare', ['-m', '--kill-child', 'bash', '-c', PRELUDE + script], {
+  const child = spawn('unshare', ['-m', '-p', '--mount-proc', '--kill-child', 'bash', '-c', PRELUDE + script], {
     env: cleanEnv({ DIR: dir, MAIN, NODE: process.execPath, HOME: dir }),
     stdio: ['ignore', 'pipe', 'pipe'],
   });
