@@ -27,6 +27,10 @@ const LOOK_MS_MIN = 50;
 /** How long a status waits for a delegate to say what it has granted. */
 const REPORT_MS = 1000;
 
+/** Waiters that are told of those in their way once a recall is answered, and how many of those. */
+const WAITERS_TOLD = 64;
+const BLOCKERS_TOLD = 8;
+
 interface Transfer {
   readonly region: Region;
   readonly lockId: string;
@@ -251,7 +255,21 @@ export class Delegations {
     const key = keyOf(transfer.region);
     delegation.transfers.delete(key);
     this.#state.apply({ type: 'release', lockId: transfer.lockId, owner: DELEGATE_OWNER });
+    this.#tellWaiters(delegation.volume, transfer.region);
     this.#runTries(delegation.volume, key);
+  }
+
+  /** Those who wait on, now that it is known behind whom. Until here they were behind the delegate (sessions.ts, `deliver`). */
+  #tellWaiters(volume: string, region: Region): void {
+    const { core } = this.#state.parts;
+    for (const waiter of core.status(volume, region.path, region.scope).waiters.slice(0, WAITERS_TOLD)) {
+      const inTheWay = core.blockersOf(waiter.request.requestId, waiter.request.session);
+      if (inTheWay === null) continue;
+      const holders = inTheWay.holds.map((hold) => hold.owner);
+      const before = inTheWay.waiters.map(({ request }) => request.owner);
+      const blockers = [...new Set([...holders, ...before])].slice(0, BLOCKERS_TOLD);
+      this.#state.onEffect({ type: 'queued', waiter, blockers });
+    }
   }
 
   #runTries(volume: string, key?: string): void {

@@ -196,6 +196,8 @@ export class Sessions {
         const blockers = effect.blockers
           .filter((owner) => owner !== DELEGATE_OWNER)
           .map((owner) => shownOwner(owner).owner);
+        // Behind a delegate only: it is told again when the recall is answered, if it still waits.
+        if (blockers.length === 0 && effect.blockers.length > 0) return;
         outlet?.push({ push: 'queued', requestId: request.requestId, ticket, blockers });
         return;
       }

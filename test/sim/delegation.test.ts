@@ -138,6 +138,23 @@ test('somebody else waits for what a delegate granted, in order with those who c
   assert.deepEqual(order, ['w2', 'r3', 'w4']);
 });
 
+test('who waits is told of those in the way, not of the delegate', async (t) => {
+  const { delegate, other } = await setUp(t);
+  const held = await delegate.write('a', 'f');
+  const told: (readonly string[])[] = [];
+  const get = { volume: VOLUME, path: 'f', owner: 'b' };
+  const got = other.acquire(get, { onQueued: ({ blockers }) => told.push([...blockers]) });
+  await eventually('b is told', () => told.length > 0);
+  assert.deepEqual(told, [['a']]);
+  delegate.locks.release(held, 'a');
+  await other.release(await got);
+  // What is free there is had without a word.
+  await other.release(
+    await other.acquire({ ...get, path: 'free' }, { onQueued: ({ blockers }) => told.push([...blockers]) }),
+  );
+  assert.equal(told.length, 1);
+});
+
 test('a try of somebody else is granted when the delegate has it free, and refused when not', async (t) => {
   const { delegate, other, api } = await setUp(t);
   await delegate.write('a', 'busy');
