@@ -40,10 +40,14 @@ async function asUser(t: TestContext, script: string): Promise<{ out: string; ro
     fs.mkdirSync(join(dir, name));
     fs.chownSync(join(dir, name), UID, UID);
   }
-  const child = spawn('unshare', ['-m', '-p', '--mount-proc', '--kill-child', 'bash', '-c', PRELUDE + script], {
-    env: cleanEnv({ DIR: dir, MAIN, NODE: process.execPath, HOME: dir }),
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  const child = spawn(
+    'unshare',
+    ['-m', '-p', '--mount-proc', '--kill-child', 'bash', '-c', PRELUDE + script],
+    {
+      env: cleanEnv({ DIR: dir, MAIN, NODE: process.execPath, HOME: dir }),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
   t.after(() => child.kill('SIGKILL'));
   let out = '';
   let err = '';
