@@ -7,7 +7,6 @@ export type PathString = string;
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const ascii = /^[\x00-\x7f]*$/;
-const loneEscape = /[\udc80-\udcff]/;
 
 /** Length in bytes of the valid UTF-8 sequence at `at`, or 0 when there is none (RFC 3629). */
 function sequenceLength(bytes: Uint8Array, at: number, end: number): number {
@@ -48,11 +47,6 @@ export function decodePath(bytes: Buffer): PathString {
   } catch {
     return decodeEscaped(bytes);
   }
-}
-
-/** True when a `PathString` passed as an ordinary string (UTF-8) arrives as its own bytes. */
-export function isPlain(path: PathString): boolean {
-  return !loneEscape.test(path) || path.isWellFormed();
 }
 
 /** The bytes that `decodePath` was given. */

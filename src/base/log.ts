@@ -2,7 +2,7 @@
  * Logs are lines of JSON on stderr (time, level, component, msg), which a supervisor sends to a file. At a
  * terminal they are lines for people.
  */
-import { appendFileSync, copyFileSync, renameSync, statSync, truncateSync, writeSync } from 'node:fs';
+import { copyFileSync, renameSync, statSync, truncateSync, writeSync } from 'node:fs';
 import { pino } from 'pino';
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
@@ -91,8 +91,4 @@ export function rotateLog(path: string, limitBytes = LOG_FILE_BYTES): boolean {
 /** The last `lines` lines of a log, formatted; empty when there is none. */
 export function tailOf(text: string, lines: number): string[] {
   return text.trimEnd().split('\n').filter(Boolean).slice(-lines).map(formatLogLine);
-}
-
-export function appendLine(path: string, line: string): void {
-  appendFileSync(path, `${line}\n`, { mode: 0o600 });
 }

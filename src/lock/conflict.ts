@@ -25,10 +25,6 @@ export function classOf(mode: Mode, kind: Kind): Class {
   return kind === 'name' ? NAME_READ : HANDLE_READ;
 }
 
-export function classesConflict(a: Class, b: Class): boolean {
-  return ((CONFLICTS[a]! >> b) & 1) !== 0;
-}
-
 /**
  * True when who holds `held` needs nothing more for `asked`: everybody whom `asked` shuts out is shut out
  * already, and what `asked` permits is permitted. So write covers all, a name read covers a handle read (not the

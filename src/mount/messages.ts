@@ -8,7 +8,6 @@ import type { LockRequest } from '../view/locks.ts';
 
 /** The reactor to the main thread. */
 export type FromReactor =
-  | { readonly t: 'ready'; readonly passthrough: boolean; readonly protocol: string }
   | { readonly t: 'acquire'; readonly request: LockRequest }
   | { readonly t: 'cancel'; readonly requestId: string }
   | { readonly t: 'release'; readonly lockId: string; readonly owner: string }

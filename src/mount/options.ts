@@ -24,7 +24,6 @@ export interface MountOptions {
   readonly passthrough?: 'auto' | 'off';
   /** Locks decided by the view itself while nobody else has business in its tree. Default `auto`. */
   readonly delegation?: 'auto' | 'off';
-  readonly inPlace: boolean;
   readonly logLevel: LogLevel;
 }
 

@@ -47,7 +47,7 @@ export function register(command: Command, context: Context, finish: (status: nu
     const given = givenOptions(MOUNT_OPTIONS, flags, context.env, broker.config);
     const settings = settingsOf(MOUNT_OPTIONS, given);
     const log = createLogger('mount', settings.logLevel, context.stderrIsTerminal);
-    const running = await startMount({ root, mountPoint, ...broker.address, ...settings, inPlace: false });
+    const running = await startMount({ root, mountPoint, ...broker.address, ...settings });
     const left = Promise.withResolvers<void>();
     onSignals((signal) => {
       log.info(`${signal}: unmounting`);
