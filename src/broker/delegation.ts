@@ -100,25 +100,35 @@ export class Delegations {
 
   // ------------------------------------------------------------ what a delegate says
 
-  /** Delegates a volume. Throws `conflict` when another session has it. */
+  /**
+   * Delegates a volume. A session that has it already, and did not hear the answer, gets the same epoch with new tokens.
+   * Throws `conflict` when another session has it, `session_lost` when this one ended meanwhile.
+   */
   async delegate(session: Session, volume: string): Promise<Delegated> {
-    const taken = () => new GateError('conflict', 'Another view decides the locks of this volume.');
-    if (this.#byVolume.has(volume)) throw taken();
+    this.#checkFree(session, volume);
     const { counters, core } = this.#state.parts;
     const from = await counters.reserveTokens(TOKENS);
-    if (this.#byVolume.has(volume)) throw taken();
-    const epoch = counters.newLockId();
-    const delegation = this.#begin(session, volume, epoch);
+    this.#checkFree(session, volume);
+    if (!this.#sessions.has(session.id)) throw new GateError('session_lost', 'The session is over.');
+    let delegation = this.#byVolume.get(volume);
+    if (delegation === undefined) {
+      delegation = this.#begin(session, volume, counters.newLockId());
+      session.delegated.push({ volume, epoch: delegation.epoch });
+      this.#sessions.touch(session);
+    }
+    // Also when it is repeated: a restarted broker does not know which regions were out.
     const { holds, waiters } = core.status(volume, '', 'tree');
-    const targets = [
-      ...holds.flatMap((hold) => hold.targets),
-      ...waiters.flatMap(({ request }) => request.targets),
-    ];
-    for (const target of targets) delegation.out.add(regionOf(target), { quietSinceMs: null });
-    session.delegated.push({ volume, epoch });
-    this.#sessions.touch(session);
+    for (const { owner, targets } of [...holds, ...waiters.map(({ request }) => request)])
+      if (owner !== DELEGATE_OWNER)
+        for (const target of targets) delegation.out.add(regionOf(target), { quietSinceMs: null });
     const out = [...delegation.out].map(({ region }) => region);
-    return { epoch, tokens: { from, to: from + TOKENS }, out };
+    return { epoch: delegation.epoch, tokens: { from, to: from + TOKENS }, out };
+  }
+
+  #checkFree(session: Session, volume: string): void {
+    const delegation = this.#byVolume.get(volume);
+    if (delegation !== undefined && delegation.session !== session)
+      throw new GateError('conflict', 'Another view decides the locks of this volume.');
   }
 
   /** Regions came back, with what is held there. Times of holds are ages. */

@@ -13,7 +13,8 @@
  * - **Exactly once.** The broker stores the greatest `id` that it has carried out of each session, together with
  *   what it changed, and tells it in the welcome (`lastId`). After a reconnect the client repeats what was not
  *   answered: an `acquire` always (the same `requestId` makes it harmless, and takes up its place in the
- *   queue); anything else only when its `id` is above `lastId`, for below it was done and only the answer was lost.
+ *   queue), and so whatever else may be carried out twice; the rest only when its `id` is above `lastId`, for below it was
+ *   done and only the answer was lost.
  * - Times are milliseconds of the broker's clock: Unix time, except that it never goes backwards.
  * - Paths are `PathString`s (base/bytes.ts): bytes that are not UTF-8 travel as `"\udcXX"`.
  */
@@ -178,7 +179,8 @@ export type ClientMessage =
       readonly message?: string;
       readonly who?: Who;
     }
-  /** Asks for a whole volume's paths to be decided by this session: `Delegated`, or `conflict` when another has it. */
+  /** Asks for a whole volume's paths to be decided by this session: `Delegated`, or `conflict` when another has it. Repeated,
+   * it is answered with the same epoch: only who has granted nothing yet may do so. */
   | { readonly op: 'delegate'; readonly id: number; readonly volume: string }
   /** These paths are the broker's again, with all that is held on them. Answers `recall`, or comes by itself. */
   | {

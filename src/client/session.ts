@@ -37,6 +37,7 @@ const REPEATABLE: ReadonlySet<Op> = new Set<Op>([
   'volumes',
   'register_volume',
   'history',
+  'delegate',
   'subscribe',
   'unsubscribe',
 ]);

@@ -9,7 +9,8 @@ import { type TestContext, test } from 'node:test';
 import { delay, systemClock } from '../../src/base/clock.ts';
 import { silentLog } from '../../src/base/log.ts';
 import { Api, broker, brokerProcess, eventually, tempDir } from '../../src/broker/testing/fixture.ts';
-import { connect, type GateSession } from '../../src/client/index.ts';
+import type { Answer } from '../../src/broker/wire.ts';
+import { connect, type Delegated, type GateSession } from '../../src/client/index.ts';
 import type { Hold, Mode, Scope, Target } from '../../src/lock/index.ts';
 import { overlaps } from '../../src/lock/index.ts';
 import type { Announcer } from '../../src/mount/announce.ts';
@@ -224,6 +225,23 @@ test('kill -9 of the broker: delegated holds, recalls under way and the queue su
   await g;
   delegate.locks.release(held, 'a');
   await f;
+});
+
+test('a delegation whose answer was lost is asked for again; another session does not get it', async (t) => {
+  const { delegate, other } = await setUp(t);
+  const ask = (session: GateSession) =>
+    new Promise<Answer>((resolve) =>
+      session.send({ op: 'delegate', volume: 'w' }, (answer) => resolve(answer!)),
+    );
+  const held = await other.acquire({ volume: 'w', path: 'f', owner: 'b' });
+  const first = (await ask(delegate.session)) as { ok: Delegated };
+  const again = (await ask(delegate.session)) as { ok: Delegated };
+  assert.equal(again.ok.epoch, first.ok.epoch);
+  assert.ok(again.ok.tokens.from >= first.ok.tokens.to);
+  assert.deepEqual(again.ok.out, [{ path: 'f', scope: 'file' }]);
+  const conflict = (await ask(other)) as { error: { code: string } };
+  assert.equal(conflict.error.code, 'conflict');
+  await other.release(held);
 });
 
 /** A generator of numbers below 1 from a seed (mulberry32). */
