@@ -1,5 +1,6 @@
 /** Every name in a state directory, in one place. */
 import { accessSync, chmodSync, constants, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 
 export interface StateFiles {
   readonly dir: string;
@@ -62,11 +63,33 @@ export function writeFileAtomic(path: string, text: string, mode = 0o600): void 
   renameSync(temporary, path);
 }
 
+/**
+ * Makes a folder and what is missing above it; gives the folders made, the deepest first. Throws what mkdir throws. Not mkdirSync's
+ * `recursive`: that never ends where a folder that is there answers ENOENT to whoever wants to make something in it, as /proc does.
+ */
+export function makeDirs(dir: string, mode = 0o755): string[] {
+  const made: string[] = [];
+  const make = (path: string, aboveIsThere: boolean) => {
+    try {
+      mkdirSync(path, mode);
+      made.unshift(path);
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code;
+      if (code === 'EEXIST') return;
+      if (code !== 'ENOENT' || aboveIsThere || dirname(path) === path) throw error;
+      make(dirname(path), false);
+      make(path, true);
+    }
+  };
+  make(dir, false);
+  return made;
+}
+
 /** Makes the state directory and the folders in it. Throws what mkdir throws. */
 export function makeStateDir(dir: string): StateFiles {
   const files = stateFiles(dir);
-  mkdirSync(dir, { recursive: true, mode: 0o755 });
-  mkdirSync(files.views, { recursive: true, mode: 0o700 });
-  mkdirSync(files.logs, { recursive: true, mode: 0o700 });
+  makeDirs(dir);
+  makeDirs(files.views, 0o700);
+  makeDirs(files.logs, 0o700);
   return files;
 }

@@ -16,12 +16,11 @@
  * What it does NOT do: it does not know files. A path is a key; whether it exists is the view's business. It cannot take
  * a lock from a program that has a file open: what happens to a broken hold's writer is the view's business too.
  */
-import { mkdirSync } from 'node:fs';
 import { WebSocketServer } from 'ws';
 import { GateError } from '../base/errors.ts';
 import { newId } from '../base/ids.ts';
 import { processId } from '../base/process.ts';
-import { stateFiles, writeFileAtomic } from '../base/state.ts';
+import { makeDirs, stateFiles, writeFileAtomic } from '../base/state.ts';
 import { version } from '../base/version.ts';
 import { SqliteStore } from '../store/index.ts';
 import type { Store } from '../store/types.ts';
@@ -49,7 +48,7 @@ export type { BrokerOptions, RunningBroker } from './options.ts';
 export async function startBroker(options: BrokerOptions): Promise<RunningBroker> {
   const settings = settle(options);
   const files = stateFiles(settings.stateDir);
-  mkdirSync(settings.stateDir, { recursive: true, mode: 0o755 });
+  makeDirs(settings.stateDir);
   const lock = takeLock(`${settings.stateDir}/broker.lock`, files.broker);
   let store: Store | undefined;
   try {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { after, before, test } from 'node:test';
+import { projectDir } from '../../src/base/version.ts';
 import { makeRig, type Rig } from './cli-rig.ts';
 
 let rig: Rig;
@@ -39,6 +40,10 @@ const REFUSALS: readonly { args: (rig: Rig) => string[]; status: number; says: R
     status: 1,
     says: /cannot be (used|written)/,
   },
+  // There nothing can be made, and every attempt says that what is above is missing (ENOENT).
+  { args: ({ repo }) => ['up', repo, '--state-dir', '/proc/x/y'], status: 1, says: /\/proc\/x\/y cannot be/ },
+  { args: () => ['broker', '--state-dir', '/proc/x'], status: 1, says: /\/proc\/x/ },
+  { args: () => ['supervise', '--state-dir', '/proc/x'], status: 1, says: /\/proc\/x cannot be/ },
   { args: () => ['down', 'nobody'], status: 1, says: /there is no view 'nobody'/ },
   { args: () => ['unmount', '/tmp'], status: 1, says: /no view is mounted on/ },
   { args: () => ['who', 'x'], status: 1, says: /no broker is running/ },
@@ -138,13 +143,19 @@ test('a broken database is refused, and stays as it is', async () => {
   assert.ok(existsSync(`${state}/broker.db`));
 });
 
-test('a state directory that cannot be written is refused', async (t) => {
-  if (process.getuid?.() === 0) return t.skip('root can write everywhere');
+test('a state directory that this user cannot write is refused', async () => {
   const state = `${rig.dir}/closed`;
   mkdirSync(state);
   chmodSync(state, 0o500);
-  const { stderr, status } = await rig.gate('up', rig.repo, '--state-dir', state);
-  assert.equal(status, 1);
+  chmodSync(rig.dir, 0o755);
+  // Root writes whatever the mode is, so it asks as somebody else.
+  const main = `${projectDir}/src/cli/main.ts`;
+  const args = ['--disable-warning=ExperimentalWarning', main, 'up', rig.repo, '--state-dir', state];
+  const nobody = ['--reuid', '65534', '--regid', '65534', '--clear-groups', '--', process.execPath];
+  const root = process.getuid?.() === 0;
+  const running = root ? rig.start('setpriv', [...nobody, ...args]) : rig.start(process.execPath, args);
+  const { stderr, status } = await running.outcome;
+  assert.equal(status, 1, stderr);
   assert.match(stderr, /cannot be written by this user/);
 });
 

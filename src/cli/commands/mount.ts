@@ -1,7 +1,8 @@
-import { mkdirSync, readFileSync, statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import type { Command } from 'commander';
 import { delay, systemClock } from '../../base/clock.ts';
 import { createLogger } from '../../base/log.ts';
+import { makeDirs } from '../../base/state.ts';
 import { startMount } from '../../mount/index.ts';
 import { CliError, type Context, usage } from '../context.ts';
 import { findBroker, resolved, stateInUse } from '../locate.ts';
@@ -42,7 +43,7 @@ export function register(command: Command, context: Context, finish: (status: nu
     const covering = mountOf(root);
     if (covering?.type === VIEW_TYPE)
       throw new CliError(`${root} lies inside the view mounted on ${covering.mountPoint}`);
-    if (flags.mount === '/mnt/gate') mkdirSync(mountPoint, { recursive: true });
+    if (flags.mount === '/mnt/gate') makeDirs(mountPoint);
     const broker = await brokerFor(context, flags);
     const given = givenOptions(MOUNT_OPTIONS, flags, context.env, broker.config);
     const settings = settingsOf(MOUNT_OPTIONS, given);

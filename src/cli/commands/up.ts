@@ -1,9 +1,9 @@
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { processesUsing } from '../../base/process.ts';
-import type { StateFiles } from '../../base/state.ts';
+import { makeDirs, type StateFiles } from '../../base/state.ts';
 import { projectDir } from '../../base/version.ts';
 import { CliError, type Context } from '../context.ts';
 import { resolved, stateToUse } from '../locate.ts';
@@ -217,7 +217,7 @@ function atBoot(context: Context, files: StateFiles, steps: Steps): void {
     : `${context.env.XDG_CONFIG_HOME || `${context.home}/.config`}/systemd/user`;
   const quoted = (text: string) =>
     `"${text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('%', '%%')}"`;
-  mkdirSync(dir, { recursive: true });
+  makeDirs(dir);
   writeFileSync(
     `${dir}/gate.service`,
     [

@@ -2,39 +2,11 @@
  * The place where a view is mounted. One that we make has mode 0 while nothing is mounted on it, so that a save
  * after a reboot cannot land beneath the view. (Root writes whatever the mode is: that much is not prevented.)
  */
-import {
-  chmodSync,
-  closeSync,
-  constants,
-  fchmodSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  statSync,
-} from 'node:fs';
-import { dirname } from 'node:path';
+import { chmodSync, closeSync, constants, fchmodSync, openSync, readdirSync, statSync } from 'node:fs';
+import { makeDirs } from '../../base/state.ts';
 import { CliError } from '../context.ts';
 import { isInside } from '../mounts.ts';
 import { isMounted } from './teardown.ts';
-
-/** Makes what is missing of `dir`; gives the folders made, the deepest first. */
-function makeDirs(dir: string): string[] {
-  const made: string[] = [];
-  const make = (path: string) => {
-    try {
-      mkdirSync(path, 0o755);
-      made.unshift(path);
-    } catch (error) {
-      const code = (error as NodeJS.ErrnoException).code;
-      if (code === 'EEXIST') return;
-      if (code !== 'ENOENT') throw error;
-      make(dirname(path));
-      make(path);
-    }
-  };
-  make(dir);
-  return made;
-}
 
 /** Checks or makes a mount point. Gives the folders that were made. Throws a CliError that says what is in the way. */
 export function prepareMountPoint(mount: string, root: string): string[] {

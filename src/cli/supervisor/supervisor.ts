@@ -6,11 +6,11 @@
  *   gate up ──> supervisor.sock ──> Supervisor ──> gate broker
  *                                              ──> gate mount (one a view)
  */
-import { existsSync, mkdirSync, readFileSync, unlinkSync } from 'node:fs';
+import { existsSync, readFileSync, unlinkSync } from 'node:fs';
 import { type Clock, until } from '../../base/clock.ts';
 import { type Logger, rotateLog } from '../../base/log.ts';
 import { isAlive, type ProcessId, processId } from '../../base/process.ts';
-import type { StateFiles } from '../../base/state.ts';
+import { makeDirs, type StateFiles } from '../../base/state.ts';
 import type { BrokerInfo } from '../../broker/wire.ts';
 import { CliError } from '../context.ts';
 import { isInside, mountAt, VIEW_TYPE } from '../mounts.ts';
@@ -124,7 +124,7 @@ export class Supervisor {
 
   #newView(first: ViewRecord): View {
     const { files, clock, log, env, uid } = this.#options;
-    mkdirSync(`${files.logs}/${first.name}`, { recursive: true, mode: 0o700 });
+    makeDirs(`${files.logs}/${first.name}`, 0o700);
     let close = () => {};
     const view: View = {
       record: first,
