@@ -3,26 +3,33 @@
  * Absolute times mean little on a shared machine, so each is also given as speed relative to native.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { release, tmpdir } from 'node:os';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { existingView, OwnMounts, type Place } from './bench-places.ts';
+import { runAsUser } from './bench-user.ts';
 
-const HELP = `scripts/bench [--view DIR] [--against DIR]… [--rounds N] [--budget-ms N] [--dir DIR] [--json FILE]
+const HELP = `scripts/bench [--view DIR] [--against DIR]… [--peer COMMAND]… [--user UID] [--rounds N] [--budget-ms N] [--dir DIR] [--json FILE]
 
-  --view DIR      a mounted view (default: makes one of its own, and takes it down)
-  --against DIR   another directory to set beside them, a peer's mount for example; may be repeated
-  --rounds N      interleaved rounds, of which the median counts (default 5)
-  --files N       also time git, rg and tar on a tree of N files (default 0: not)
-  --budget-ms N   time for each measure of each round (default 100)
-  --dir DIR       where its own repository and state are made (default: the temporary directory)
-  --json FILE     write the medians there too
+  --view DIR             a mounted view (default: makes some of its own, and takes them down: one, and where it has kernel
+                         passthrough another without)
+  --against DIR          another directory to set beside them; may be repeated
+  --peer [NAME=]COMMAND  mounts $ROOT on $MOUNT, for example 'passthrough_ll -o source=$ROOT $MOUNT'; may be repeated
+  --user UID             as root: everything is done by this ordinary user, also the mounts
+  --rounds N             interleaved rounds, of which the median counts (default 5)
+  --files N              also time git, rg and tar on a tree of N files (default 0: not)
+  --budget-ms N          time for each measure of each round (default 100)
+  --dir DIR              where its own directories and state are made (default: the temporary directory)
+  --json FILE            write the medians there too
 `;
 
-const { values: flags } = parseArgs({
+const { values: flags, tokens } = parseArgs({
   options: {
     view: { type: 'string' },
     against: { type: 'string', multiple: true, default: [] },
+    peer: { type: 'string', multiple: true, default: [] },
+    user: { type: 'string' },
     rounds: { type: 'string', default: '5' },
     files: { type: 'string', default: '0' },
     'budget-ms': { type: 'string', default: '100' },
@@ -30,14 +37,22 @@ const { values: flags } = parseArgs({
     json: { type: 'string' },
     help: { type: 'boolean', short: 'h', default: false },
   },
+  tokens: true,
 });
 if (flags.help) {
   process.stdout.write(HELP);
   process.exit(0);
 }
+if (flags.user !== undefined) {
+  const rest = tokens.flatMap((token) =>
+    token.kind === 'option' && !['user', 'dir', 'json'].includes(token.name)
+      ? [token.rawName, ...(token.value === undefined ? [] : [token.value])]
+      : [],
+  );
+  process.exit(runAsUser(Number(flags.user), flags.dir, flags.json, rest));
+}
 
 const here = import.meta.dirname;
-const gate = resolve(here, '../gate');
 const rounds = Number(flags.rounds);
 const budgetMs = Number(flags['budget-ms']);
 const files = Number(flags.files);
@@ -68,11 +83,6 @@ const MEASURES: Readonly<Record<string, Measure>> = {
   write4k: { name: 'write, 4 KiB each', bytes: 4096 },
   ...(files > 0 && TOOLS),
 };
-
-interface Place {
-  readonly name: string;
-  readonly dir: string;
-}
 
 /** A child that is not Gate, and no actor of anybody's. */
 function child(script: string, ...args: string[]): Figures {
@@ -133,56 +143,26 @@ function printTable(places: readonly Place[], medians: Map<string, Figures>): vo
     );
 }
 
-interface View {
-  /** The repository, and the view of it. */
-  readonly root: string;
-  readonly mount: string;
-  readonly end: () => void;
-}
-
-/** A view of our own, in a state directory of its own. */
-function makeView(): View {
-  const base = mkdtempSync(`${resolve(flags.dir)}/gate-bench-`);
-  const root = `${base}/repository`;
-  mkdirSync(root);
-  const env = { ...process.env, GATE_STATE_DIR: `${base}/state`, GATE_BROKER_PORT: '0' };
-  const end = () => {
-    execFileSync(gate, ['down', '--all'], { env, stdio: 'ignore' });
-    rmSync(base, { recursive: true, force: true });
-  };
-  try {
-    const out = execFileSync(gate, ['up', root, '--mount', `${base}/view`, '--json'], {
-      env,
-      encoding: 'utf8',
-    });
-    const up = JSON.parse(out) as { mount: string };
-    return { root, mount: up.mount, end };
-  } catch (error) {
-    end();
-    throw error;
+/** Where to measure, native first. Mounts of our own go into `own`, to be taken down. */
+function findPlaces(own: OwnMounts): Place[] {
+  const there = flags.view === undefined ? null : existingView(flags.view);
+  if (there === null) {
+    own.native();
+    own.view('view');
+    if (process.geteuid!() === 0) own.view('view, no passthrough', '--passthrough', 'off');
   }
+  for (const peer of flags.peer) own.peer(peer);
+  const others = flags.against.map((dir) => ({ name: dir, dir: resolve(dir) }));
+  return [...(there ?? []), ...own.places, ...others].map(({ name, dir }, i) => ({
+    name,
+    dir: `${dir}/gate-bench-${process.pid}-${i}`,
+  }));
 }
 
-/** A view that is there: its root is the source of the mount. */
-function useView(dir: string): View {
-  const mount = resolve(dir);
-  const line = readFileSync('/proc/self/mounts', 'utf8')
-    .split('\n')
-    .map((one) => one.split(' ').map((field) => field.replaceAll('\\040', ' ')))
-    .find(([, at, type]) => at === mount && type === 'fuse.gate');
-  if (!line) throw new Error(`${mount} is not the mount point of a view`);
-  return { root: line[0]!, mount, end: () => {} };
-}
-
-const view = flags.view === undefined ? makeView() : useView(flags.view);
-const folder = `gate-bench-${process.pid}`;
+const own = new OwnMounts(flags.dir);
 const made: string[] = [];
 try {
-  const places: Place[] = [
-    { name: 'native', dir: `${view.root}/${folder}-native` },
-    { name: 'view', dir: `${view.mount}/${folder}-view` },
-    ...flags.against.map((dir) => ({ name: dir, dir: `${resolve(dir)}/${folder}` })),
-  ];
+  const places = findPlaces(own);
   for (const { dir } of places) {
     mkdirSync(dir);
     made.push(dir);
@@ -190,6 +170,7 @@ try {
   const medians = measureAll(places);
   const broker = median(Array.from({ length: 3 }, () => child('bench-broker.ts', '--json').pairsPerSecond!));
   console.log(`Linux ${release()}, Node ${process.versions.node}, medians of ${rounds} interleaved rounds`);
+  if (process.geteuid!() !== 0) console.log('as an ordinary user: no view has kernel passthrough');
   console.log('× is speed relative to native: above 1 is faster\n');
   printTable(places, medians);
   console.log(`\nbroker, one connection, pipelined, durable: ${broker} acquire+release pairs/s`);
@@ -205,5 +186,5 @@ try {
     } catch (error) {
       console.error(`${dir} is left over: ${(error as Error).message}`);
     }
-  view.end();
+  own.end();
 }
