@@ -26,6 +26,8 @@ export const LIMITS = {
   eventsOutboxBytes: 1024 * 1024,
   /** Regions of a delegated volume that are with the broker; beyond it the whole volume comes back. */
   delegationRegions: 20_000,
+  /** Unclean paths of one volume; beyond it the whole volume is. */
+  uncleanPaths: 4096,
   /** Events that the broker keeps. */
   historyEvents: 100_000,
 } as const;

@@ -17,7 +17,8 @@ import { type Region, RegionSet, regionOf } from '../lock/regions.ts';
 import type { AcquireRequest, Hold } from '../lock/types.ts';
 import type { Session, Sessions } from './sessions.ts';
 import type { BrokerState } from './state.ts';
-import { DELEGATE_OWNER, type Delegated } from './wire.ts';
+import { shown as uncleanShown } from './unclean.ts';
+import { DELEGATE_OWNER, type Delegated, type UncleanPath } from './wire.ts';
 
 /** Fencing tokens that a delegate gets: 2^53 is nine million delegations away. */
 const TOKENS = 1_000_000_000;
@@ -51,9 +52,11 @@ interface Delegation {
   readonly transfers: Map<string, Transfer>;
 }
 
-/** A request that must not wait (`waitMs` 0), kept until the regions it needs are here. */
+/** What must not wait in the core (a request with `waitMs` 0, a break), kept until the regions it needs are here. */
 interface Try {
-  readonly request: AcquireRequest;
+  readonly session: string;
+  readonly requestId: string;
+  readonly run: () => void;
   readonly volume: string;
   readonly keys: Set<string>;
 }
@@ -73,6 +76,7 @@ export class Delegations {
     for (const session of sessions.list())
       for (const { volume, epoch } of session.delegated) this.#revive(session, volume, epoch);
     state.gate = this;
+    state.unclean.onAdded = (row) => this.#tellUnclean(row.volume, [uncleanShown(row)]);
     sessions.onResume = (session) => this.#resend(session);
     sessions.onEnd = (session) => this.#ended(session);
     this.#lookLater();
@@ -122,7 +126,8 @@ export class Delegations {
       if (owner !== DELEGATE_OWNER)
         for (const target of targets) delegation.out.add(regionOf(target), { quietSinceMs: null });
     const out = [...delegation.out].map(({ region }) => region);
-    return { epoch: delegation.epoch, tokens: { from, to: from + TOKENS }, out };
+    const unclean = this.#state.unclean.of(volume);
+    return { epoch: delegation.epoch, tokens: { from, to: from + TOKENS }, out, unclean };
   }
 
   #checkFree(session: Session, volume: string): void {
@@ -210,16 +215,39 @@ export class Delegations {
       }
     }
     if (request.waitMs !== 0 || keys.size === 0) return false;
-    this.#tries.push({ request, volume: request.volume, keys });
+    const { session, requestId, volume } = request;
+    this.#tries.push({ session, requestId, volume, keys, run: () => this.#try(request) });
     return true;
+  }
+
+  /** Ends a hold by force, also one that only a delegate knows of. Throws `not_found`. */
+  async breakHold(lockId: string): Promise<void> {
+    if (this.#state.parts.core.hold(lockId) === null) await this.#bring(lockId);
+    this.#state.apply({ type: 'break', lockId });
+  }
+
+  /** Resolves when a delegate's hold is here, if it still is one. */
+  async #bring(lockId: string): Promise<void> {
+    const delegation = [...this.#byVolume.values()].find(({ epoch }) => lockId.startsWith(`${epoch}.`));
+    if (delegation === undefined) return;
+    const { volume } = delegation;
+    const held = await this.holdsIn(volume, { path: '', scope: 'tree' });
+    const target = held.find((hold) => hold.lockId === lockId)?.targets[0];
+    if (target === undefined || this.#byVolume.get(volume) !== delegation) return;
+    const region = regionOf(target);
+    // A returned hold comes with all its regions: one will do.
+    if (delegation.out.covering(region) !== undefined) return;
+    this.#recall(delegation, region);
+    await new Promise<void>((run) =>
+      this.#tries.push({ session: '', requestId: lockId, volume, keys: new Set([keyOf(region)]), run }),
+    );
   }
 
   /** The client of a request that was kept back gave up. */
   forget(session: string, requestId?: string): void {
     if (this.#tries.length === 0) return;
     this.#tries = this.#tries.filter(
-      ({ request }) =>
-        request.session !== session || (requestId !== undefined && request.requestId !== requestId),
+      (one) => one.session !== session || (requestId !== undefined && one.requestId !== requestId),
     );
   }
 
@@ -292,19 +320,17 @@ export class Delegations {
       ready.push(one);
       return false;
     });
-    for (const { request } of ready)
-      try {
-        this.#state.apply({ type: 'acquire', request });
-      } catch (error) {
-        if (!(error instanceof GateError)) throw error;
-        this.#state.onEffect({
-          type: 'refused',
-          request,
-          ticket: null,
-          reason: 'limit',
-          message: error.message,
-        });
-      }
+    for (const { run } of ready) run();
+  }
+
+  #try(request: AcquireRequest): void {
+    try {
+      this.#state.apply({ type: 'acquire', request });
+    } catch (error) {
+      if (!(error instanceof GateError)) throw error;
+      const { message } = error;
+      this.#state.onEffect({ type: 'refused', request, ticket: null, reason: 'limit', message });
+    }
   }
 
   #adopt(delegation: Delegation, hold: Hold, nowMs: number): void {
@@ -348,8 +374,16 @@ export class Delegations {
   /** What a delegate may not have heard: its connection is a new one. */
   #resend(session: Session): void {
     for (const delegation of this.#byVolume.values())
-      if (delegation.session === session)
+      if (delegation.session === session) {
+        this.#tellUnclean(delegation.volume, this.#state.unclean.of(delegation.volume));
         for (const transfer of delegation.transfers.values()) this.#push(delegation, transfer);
+      }
+  }
+
+  /** The delegate grants there without asking, so it must know before a region is offered to it. */
+  #tellUnclean(volume: string, paths: readonly UncleanPath[]): void {
+    if (paths.length === 0) return;
+    this.#byVolume.get(volume)?.session.outlet?.push({ push: 'unclean', volume, paths });
   }
 
   #ended(session: Session): void {

@@ -9,6 +9,7 @@ import type { FastifyReply } from 'fastify';
 import { GateError } from '../base/errors.ts';
 import { newId } from '../base/ids.ts';
 import type { Effect, Hold, Target, Who } from '../lock/types.ts';
+import type { Delegations } from './delegation.ts';
 import { httpOwner, httpRequestId, shownOwner } from './owners.ts';
 import type { BrokerState } from './state.ts';
 import type { Key, Volumes } from './volumes.ts';
@@ -37,10 +38,12 @@ type Settle = (effect: Extract<Effect, { type: 'granted' | 'refused' }>) => void
 export class HttpLocks {
   readonly #state: BrokerState;
   readonly #volumes: Volumes;
+  readonly #delegations: Delegations;
   /** Connections that wait for each request: more than one when a client repeated its id. */
   readonly #waiting = new Map<string, Set<Settle>>();
 
-  constructor(state: BrokerState, volumes: Volumes) {
+  constructor(state: BrokerState, volumes: Volumes, delegations: Delegations) {
+    this.#delegations = delegations;
     this.#state = state;
     this.#volumes = volumes;
   }
@@ -63,8 +66,15 @@ export class HttpLocks {
     const effect = await this.#wait(requestId, body.request_id !== undefined, reply, () =>
       this.#command(body, requestId, owner, volume, targets, who),
     );
-    if (effect.type === 'granted')
-      return { status: 'granted', lock: this.#shown(effect.hold, asked[0]!.path, keys[0]!) };
+    if (effect.type === 'granted') {
+      const unclean = this.#state.unclean
+        .touching(volume, targets)
+        ?.map(({ path, scope, sinceMs, why, owner }) => {
+          return { path, scope, since: this.seconds(sinceMs), why, owner };
+        });
+      const lock = this.#shown(effect.hold, asked[0]!.path, keys[0]!);
+      return { status: 'granted', lock, ...(unclean && { unclean }) };
+    }
     if (effect.reason === 'timeout') {
       reply.code(408);
       return { status: 'timeout', message: effect.message };
@@ -174,8 +184,8 @@ export class HttpLocks {
     return this.#durable({ status: 'ok', lease_expires_at: this.seconds(expiresAtMs) });
   }
 
-  break(lockId: string): Promise<unknown> {
-    this.#state.apply({ type: 'break', lockId });
+  async break(lockId: string): Promise<unknown> {
+    await this.#delegations.breakHold(lockId);
     return this.#durable({ status: 'broken' });
   }
 

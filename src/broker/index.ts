@@ -76,7 +76,7 @@ async function run(settings: Settings, store: Store, unlock: () => void): Promis
   const volumes = new Volumes(state);
   const sessions: Sessions = new Sessions(state);
   const delegations = new Delegations(state, sessions);
-  const locks = new HttpLocks(state, volumes);
+  const locks = new HttpLocks(state, volumes, delegations);
   state.onEffect = (effect) => {
     sessions.deliver(effect);
     locks.deliver(effect);

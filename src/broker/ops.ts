@@ -171,13 +171,22 @@ const HANDLERS: { readonly [O in SessionOp]: Handler<O> } = {
     state.apply({ type: 'retarget', requestId, session: session.id, targets });
     return null;
   },
-  break: ({ state }, _session, { lockId }) => {
-    state.apply({ type: 'break', lockId });
-    return null;
+  break({ state, delegations }, session, { id, lockId }) {
+    if (state.parts.core.hold(lockId) !== null) {
+      state.apply({ type: 'break', lockId });
+      return null;
+    }
+    later(session, id, delegations.breakHold(lockId));
+    return LATER;
   },
   reassert,
-  end({ sessions }, session) {
-    sessions.end(session, 'released', 'The client ended it.');
+  end({ sessions }, session, { unclean }) {
+    if (unclean) sessions.end(session, 'session_lost', 'It ended while files were open for writing.');
+    else sessions.end(session, 'released', 'The client ended it.');
+    return null;
+  },
+  clean: ({ state }, _session, { volume, ids }) => {
+    state.unclean.clean(volume, ids);
     return null;
   },
   status,

@@ -169,6 +169,9 @@ export class Sessions {
 
   /** Ends a session and all that it holds. */
   end(session: Session, reason: 'released' | 'session_lost', message: string): void {
+    // Before its holds go, so that whoever is let in by that is told.
+    if (reason === 'session_lost')
+      for (const { volume } of session.delegated) this.#state.unclean.whole(volume, session.id, reason);
     this.#state.apply({ type: 'end_session', session: session.id, reason });
     this.#sessions.delete(session.id);
     this.#dirty.delete(session);
@@ -206,7 +209,9 @@ export class Sessions {
         const id = session?.pending.get(effect.requestId);
         if (id === undefined) return;
         session!.pending.delete(effect.requestId);
-        session!.outlet?.answer(id, grantOf(effect));
+        const { volume, targets } = effect.hold;
+        const unclean = this.#state.unclean.touching(volume, targets);
+        session!.outlet?.answer(id, { ...grantOf(effect), ...(unclean && { unclean }) });
         return;
       }
       case 'refused': {

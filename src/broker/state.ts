@@ -20,6 +20,7 @@ import { type EventBody, type EventHub, eventOf } from './events.ts';
 import type { Metrics } from './metrics.ts';
 import type { Settings } from './settings.ts';
 import type { BrokerTime } from './time.ts';
+import { Unclean } from './unclean.ts';
 import type { GateEvent } from './wire.ts';
 
 export interface StateParts {
@@ -46,6 +47,7 @@ export interface Gate {
 
 export class BrokerState {
   readonly parts: StateParts;
+  readonly unclean: Unclean;
   gate: Gate | undefined;
   onEffect: (effect: Effect) => void = () => {};
   onFatal: (error: Error) => void = () => {};
@@ -69,6 +71,13 @@ export class BrokerState {
     this.parts = parts;
     this.#nextSeq = nextSeq;
     this.#batch = parts.store.batch();
+    this.unclean = new Unclean({
+      rows: parts.store.rows('unclean'),
+      pathsMax: parts.settings.limits.uncleanPaths,
+      newId: () => parts.counters.newLockId(),
+      nowMs: () => this.nowMs(),
+      change: (write) => this.change(write),
+    });
   }
 
   get waiterCount(): number {
@@ -162,6 +171,7 @@ export class BrokerState {
       case 'released':
         if (effect.gone) this.#batch.delete('hold', effect.hold.lockId);
         else this.#batch.put('hold', effect.hold.lockId, effect.hold);
+        if (effect.gone && effect.reason !== 'released') this.unclean.ended(effect.hold, effect.reason);
         metrics.released(effect);
         break;
       case 'hold_changed':

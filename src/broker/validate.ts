@@ -110,7 +110,14 @@ export class Validator {
         this.#names(m, 'requests');
         if (typeof m.last !== 'boolean') refuse('last', 'must be true or false');
       }),
-      end: checked(() => {}),
+      end: checked((m) => {
+        if (m.unclean !== undefined && typeof m.unclean !== 'boolean')
+          refuse('unclean', 'must be true or false');
+      }),
+      clean: checked((m) => {
+        this.#name(m, 'volume');
+        this.#names(m, 'ids');
+      }),
       status: checked((m) => {
         this.#name(m, 'volume');
         this.#key(m, 'path');

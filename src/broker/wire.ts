@@ -141,8 +141,10 @@ export type ClientMessage =
   /** Ends a hold of anybody by force. */
   | { readonly op: 'break'; readonly id: number; readonly lockId: string }
   | Reassert
-  /** Ends the session: gives everything back. */
-  | { readonly op: 'end'; readonly id: number }
+  /** Ends the session: gives everything back. `unclean`: files of its view were still open for writing, so it counts as lost. */
+  | { readonly op: 'end'; readonly id: number; readonly unclean?: boolean }
+  /** Nobody writes any more where these records said that somebody may. */
+  | { readonly op: 'clean'; readonly id: number; readonly volume: string; readonly ids: readonly string[] }
   | {
       readonly op: 'status';
       readonly id: number;
@@ -229,6 +231,18 @@ export interface Welcome {
   readonly version: string;
 }
 
+/** Somebody may still write there whom no lock stops: its last hold did not end by its holder's release. */
+export interface UncleanPath {
+  readonly id: string;
+  readonly path: string;
+  /** `tree` with path `''`: a view that decided the whole volume's locks died. */
+  readonly scope: Scope;
+  readonly sinceMs: number;
+  readonly why: ReleaseReason;
+  /** Whose hold it was; `''`: unknown. */
+  readonly owner: string;
+}
+
 /** Answer to `delegate`. */
 export interface Delegated {
   readonly epoch: string;
@@ -236,6 +250,8 @@ export interface Delegated {
   readonly tokens: { readonly from: number; readonly to: number };
   /** Regions that others have business with: they stay with the broker. */
   readonly out: readonly Region[];
+  /** All of the volume. */
+  readonly unclean?: readonly UncleanPath[];
 }
 
 /** One grant or release of a delegate. */
@@ -260,6 +276,8 @@ export interface Grant {
   /** The owner had it already; the count grew. */
   readonly again: boolean;
   readonly waited: boolean;
+  /** What is unclean where it was granted. */
+  readonly unclean?: readonly UncleanPath[];
 }
 
 export interface WireError {
@@ -304,6 +322,8 @@ export type Push =
   /** A hold of this session ended other than by its own release. */
   | { readonly push: 'lost'; readonly lockId: string; readonly reason: ReleaseReason }
   | { readonly push: 'session_lost'; readonly message: string }
+  /** To a delegate: paths of its volume that are unclean from now on. */
+  | { readonly push: 'unclean'; readonly volume: string; readonly paths: readonly UncleanPath[] }
   /** Somebody else wants this region of a delegated volume: answer with `returned`. Repeated until it is answered. */
   | { readonly push: 'recall'; readonly volume: string; readonly epoch: string; readonly region: Region }
   /** A region that was returned is quiet: answer with `taken`. */

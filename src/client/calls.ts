@@ -14,7 +14,7 @@ import {
   type VolumeInfo,
   type WaitInfo,
 } from '../broker/wire.ts';
-import type { AcquireControl, AcquireOptions, Outgoing, SendCallback } from './types.ts';
+import type { AcquireControl, AcquireOptions, Granted, Outgoing, SendCallback } from './types.ts';
 
 type Queued = Extract<Push, { push: 'queued' }>;
 type AcquireMessage = Extract<Outgoing, { op: 'acquire' }>;
@@ -25,7 +25,7 @@ interface Listener {
   readonly onGap: ((missed: number) => void) | undefined;
 }
 
-function holdOf(session: string, message: AcquireMessage, grant: Grant): Hold {
+function holdOf(session: string, message: AcquireMessage, grant: Grant): Granted {
   const { requestId, owner, volume, kind, targets, who } = message;
   const { again: _again, waited: _waited, ...granted } = grant;
   return {
@@ -82,7 +82,7 @@ export abstract class Calls {
     return `${this.#requestPrefix}${(this.#requests++).toString(36)}`;
   }
 
-  acquire(options: AcquireOptions, control: AcquireControl = {}): Promise<Hold> {
+  acquire(options: AcquireOptions, control: AcquireControl = {}): Promise<Granted> {
     return new Promise((resolve, reject) => {
       const { signal, onQueued } = control;
       const requestId = options.requestId ?? this.newRequestId();

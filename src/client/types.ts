@@ -11,6 +11,7 @@ import type {
   ReleaseReason,
   Scope,
   Target,
+  UncleanPath,
   VolumeInfo,
   WaitInfo,
   Who,
@@ -54,6 +55,9 @@ export interface AcquireOptions {
   readonly requestId?: string;
 }
 
+/** A hold, and what is unclean where it was granted: somebody may still write there whom no lock stops. */
+export type Granted = Hold & { readonly unclean?: readonly UncleanPath[] };
+
 export interface AcquireControl {
   /** Gives up waiting: the promise rejects with `cancelled`. */
   readonly signal?: AbortSignal;
@@ -80,7 +84,7 @@ export interface GateSession {
   readonly ended: boolean;
   /** `bootMs()` at which this holder's authority ends, unless a renewal is answered before. */
   authorityEndsMs(): number;
-  acquire(options: AcquireOptions, control?: AcquireControl): Promise<Hold>;
+  acquire(options: AcquireOptions, control?: AcquireControl): Promise<Granted>;
   release(hold: { readonly lockId: string; readonly owner: string }): Promise<{ gone: boolean }>;
   withLock<T>(
     options: AcquireOptions,

@@ -14,6 +14,7 @@ export class RowBatch implements Batch {
     waiter: new Map(),
     session: new Map(),
     volume: new Map(),
+    unclean: new Map(),
     meta: new Map(),
   };
   readonly events: StoredEvent[] = [];
@@ -42,4 +43,4 @@ export class RowBatch implements Batch {
   }
 }
 
-export const TABLE_NAMES: readonly TableName[] = ['hold', 'waiter', 'session', 'volume', 'meta'];
+export const TABLE_NAMES: readonly TableName[] = ['hold', 'waiter', 'session', 'volume', 'unclean', 'meta'];

@@ -8,7 +8,7 @@
  * - A row put and deleted in the same batch is never written.
  * - Events are appended in chunks, one a batch, and the oldest are forgotten.
  */
-import type { Hold, Waiter } from '../lock/types.ts';
+import type { Hold, ReleaseReason, Scope, Waiter } from '../lock/types.ts';
 
 export interface SessionRow {
   readonly id: string;
@@ -34,12 +34,26 @@ export interface VolumeRow {
   readonly registeredAtMs: number;
 }
 
+/** A path whose last hold did not end by its holder's release: see broker/unclean.ts. */
+export interface UncleanRow {
+  readonly id: string;
+  readonly volume: string;
+  readonly path: string;
+  readonly scope: Scope;
+  readonly sinceMs: number;
+  readonly why: ReleaseReason;
+  /** Whose hold it was; `''` unknown: a dead view's. */
+  readonly owner: string;
+  readonly session: string;
+}
+
 /** Tables and what a row of each is. `meta` holds the high-water marks. */
 export interface Tables {
   hold: Hold;
   waiter: Waiter;
   session: SessionRow;
   volume: VolumeRow;
+  unclean: UncleanRow;
   meta: number;
 }
 export type TableName = keyof Tables;

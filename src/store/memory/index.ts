@@ -15,6 +15,7 @@ export class MemoryDisk {
     waiter: new Map(),
     session: new Map(),
     volume: new Map(),
+    unclean: new Map(),
     meta: new Map(),
   };
   readonly chunks: { lastSeq: number; body: string }[] = [];

@@ -6,7 +6,7 @@ import { GateError } from '../../base/errors.ts';
 /** `GATE`, in the header of the file (`PRAGMA application_id`). */
 const APPLICATION_ID = 0x47415445;
 /** Grows when the shape changes; kept in the header (`PRAGMA user_version`). */
-export const SCHEMA_VERSION = 1;
+export const SCHEMA_VERSION = 2;
 /** Larger databases are not checked as a whole at start: reading every row must do. */
 const CHECKED_BYTES = 64 * 1024 * 1024;
 
@@ -21,11 +21,15 @@ const SCHEMA = `
   CREATE TABLE waiter (key TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
   CREATE TABLE session (key TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
   CREATE TABLE volume (key TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+  CREATE TABLE unclean (key TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
   CREATE TABLE meta (key TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
   CREATE TABLE event (last_seq INTEGER PRIMARY KEY, body TEXT NOT NULL);
   CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), head INTEGER NOT NULL);
   INSERT INTO head VALUES (1, 0);
 `;
+
+/** What brings an older database to the next version; `MIGRATIONS[0]` makes version 2 of version 1. */
+const MIGRATIONS = ['CREATE TABLE unclean (key TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID'] as const;
 
 export type Durability = 'process' | 'power';
 
@@ -70,6 +74,8 @@ function prepareSchema(db: DatabaseSync, path: string): void {
         'Gate leaves it as it is. Update Gate, or use another state directory.',
     );
   if (version < 1) throw corrupt(path, `it has no schema version`);
+  for (let from = version; from < SCHEMA_VERSION; from++)
+    db.exec(`BEGIN IMMEDIATE; ${MIGRATIONS[from - 1]}; PRAGMA user_version = ${from + 1}; COMMIT`);
 }
 
 /** Opens or creates the database, for this process alone. Throws GateError, and changes nothing then. */
