@@ -13,6 +13,10 @@ export interface Clock {
   nowMs(): number;
   /** Calls `run` once, after at least `delayMs`. Does not keep the process alive. */
   after(delayMs: number, run: () => void): Timer;
+  /** Calls `run` once, after what came in with this turn of the event loop. */
+  soon(run: () => void): void;
+  /** Resolves after `delayMs` and keeps the process alive meanwhile. */
+  delay(delayMs: number): Promise<void>;
 }
 
 const TIMEOUT_MS_MAX = 0x7fffffff;
@@ -25,6 +29,10 @@ export const systemClock: Clock = {
     handle.unref();
     return { cancel: () => clearTimeout(handle) };
   },
+  soon(run) {
+    setImmediate(run);
+  },
+  delay,
 };
 
 /** Resolves after `delayMs` and keeps the process alive meanwhile. */

@@ -18,24 +18,18 @@
  */
 import { WebSocketServer } from 'ws';
 import { GateError } from '../base/errors.ts';
-import { newId } from '../base/ids.ts';
 import { processId } from '../base/process.ts';
 import { makeDirs, stateFiles, writeFileAtomic } from '../base/state.ts';
 import { version } from '../base/version.ts';
 import { SqliteStore } from '../store/index.ts';
 import type { Store } from '../store/types.ts';
+import { assemble } from './assemble.ts';
 import { Gatekeeper, loadToken } from './auth.ts';
-import { Delegations } from './delegation.ts';
 import { type Doors, type Handlers, openDoors } from './doors.ts';
 import { createHttp, errorBody } from './http.ts';
-import { HttpLocks } from './http-locks.ts';
-import { loadState } from './load.ts';
 import { takeLock } from './lockfile.ts';
 import type { BrokerOptions, RunningBroker } from './options.ts';
-import { Sessions } from './sessions.ts';
 import { type Settings, settle } from './settings.ts';
-import { Validator } from './validate.ts';
-import { Volumes } from './volumes.ts';
 import { type BrokerInfo, SESSION_PATH } from './wire.ts';
 import { Connection, type ConnectionParts } from './ws.ts';
 
@@ -68,36 +62,15 @@ export async function startBroker(options: BrokerOptions): Promise<RunningBroker
 }
 
 async function run(settings: Settings, store: Store, unlock: () => void): Promise<RunningBroker> {
-  const { clock, log } = settings;
+  const { log } = settings;
   const files = stateFiles(settings.stateDir);
-  const startedMs = clock.nowMs();
-  const state = await loadState(settings, store, { sessions: () => sessions.size });
-  const { hub } = state.parts;
-  const volumes = new Volumes(state);
-  const sessions: Sessions = new Sessions(state);
-  const delegations = new Delegations(state, sessions);
-  const locks = new HttpLocks(state, volumes, delegations);
-  state.onEffect = (effect) => {
-    sessions.deliver(effect);
-    locks.deliver(effect);
-  };
-
+  const parts = await assemble(settings, store);
+  const { state } = parts;
   const gatekeeper = new Gatekeeper(settings.auth === 'token' ? loadToken(files.token) : undefined);
-  const parts: ConnectionParts = {
-    state,
-    sessions,
-    volumes,
-    hub,
-    delegations,
-    validator: new Validator(settings.limits),
-    brokerId: newId('brk'),
-    startedMs,
-  };
   let info: BrokerInfo;
   let doors: Doors;
   const app = createHttp({
     ...parts,
-    locks,
     gatekeeper,
     doorOf: (request) => doors.doorOf(request.raw.socket),
     info: () => info,
@@ -120,8 +93,7 @@ async function run(settings: Settings, store: Store, unlock: () => void): Promis
   let ending: Promise<void> | undefined;
   const end = (error: Error | undefined): Promise<void> =>
     (ending ??= (async () => {
-      sessions.stop();
-      delegations.stop();
+      parts.stop();
       // No answers any more, and no cancels for the connections that are cut now.
       await state
         .end()

@@ -201,7 +201,7 @@ export class BrokerState {
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    setImmediate(() => this.#endTurn());
+    this.parts.settings.clock.soon(() => this.#endTurn());
   }
 
   #endTurn(): void {
@@ -256,7 +256,7 @@ export class BrokerState {
     this.schedule();
     if (!this.#deferred) return;
     this.#deferred = false;
-    setImmediate(() => this.#endTurn());
+    this.parts.settings.clock.soon(() => this.#endTurn());
   }
 
   /** Sets the timer for the core's next deadline. */

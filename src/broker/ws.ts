@@ -4,7 +4,6 @@
  * Limits: a frame that is too large closes the connection (1009); a first message that does not come, too; a client that
  * does not read is closed once its outbox is full (`CLOSE.tooSlow`), and misses events long before.
  */
-import type { WebSocket } from 'ws';
 import { GateError } from '../base/errors.ts';
 import { version } from '../base/version.ts';
 import { carryOut, LATER, type OpParts } from './ops.ts';
@@ -26,6 +25,18 @@ export interface ConnectionParts extends OpParts {
   readonly startedMs: number;
 }
 
+/** What a connection needs of its WebSocket. */
+export interface Socket {
+  readonly bufferedAmount: number;
+  send(text: string): void;
+  close(code?: number, why?: string): void;
+  /** Cuts it at once. */
+  terminate(): void;
+  on(event: 'message', listener: (data: { toString(): string }) => void): unknown;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+  on(event: 'close', listener: () => void): unknown;
+}
+
 /** How long a connection may take to say hello. */
 const HELLO_MS = 10_000;
 
@@ -37,7 +48,7 @@ export function wireError(error: GateError): WireError {
 
 export class Connection implements Outlet {
   readonly #parts: ConnectionParts;
-  readonly #socket: WebSocket;
+  readonly #socket: Socket;
   #session: Session | undefined;
   #outbox: BrokerMessage[] = [];
   #unsubscribe: (() => void) | undefined;
@@ -45,13 +56,13 @@ export class Connection implements Outlet {
   /** A flush is due after this turn's commit. */
   #due = false;
 
-  constructor(parts: ConnectionParts, socket: WebSocket) {
+  constructor(parts: ConnectionParts, socket: Socket) {
     this.#parts = parts;
     this.#socket = socket;
     const hello = parts.state.parts.settings.clock.after(HELLO_MS, () => {
       if (!this.#session) socket.close(CLOSE.badMessage, 'no hello came');
     });
-    socket.on('message', (data) => this.#receive(data as Buffer));
+    socket.on('message', (data) => this.#receive(data));
     // An error is always followed by close.
     socket.on('error', (error) =>
       parts.state.parts.settings.log.debug('a connection broke', { error: String(error) }),
@@ -114,7 +125,7 @@ export class Connection implements Outlet {
     this.#socket.terminate();
   }
 
-  #receive(data: Buffer): void {
+  #receive(data: { toString(): string }): void {
     if (this.#closing) return;
     let frame: unknown;
     try {

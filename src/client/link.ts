@@ -4,7 +4,7 @@ import { WebSocket } from 'ws';
 import { GateError } from '../base/errors.ts';
 import { LIMITS } from '../base/limits.ts';
 import type { BrokerMessage, ClientMessage } from '../broker/wire.ts';
-import { type Endpoint, sessionUrl, shownEndpoint } from './endpoint.ts';
+import { endpointOf, sessionUrl, shownEndpoint } from './endpoint.ts';
 
 const HANDSHAKE_MS = 5000;
 
@@ -16,11 +16,27 @@ export interface LinkEvents {
   readonly onClose: (why: GateError) => void;
 }
 
-export class Link {
+/** One connection, until its `onClose`. */
+export interface Link {
+  /** One frame, or as many as the limit of frames wants. Nothing happens when it is not open. */
+  send(messages: readonly ClientMessage[]): void;
+  /** Cuts it at once. */
+  cut(): void;
+  close(): void;
+}
+
+/** Where a broker is, by what it is found. */
+export type Where = Parameters<typeof endpointOf>[0];
+export type Dial = (where: Where, events: LinkEvents) => Link;
+
+export const openLink: Dial = (where, events) => new SocketLink(where, events);
+
+class SocketLink implements Link {
   readonly #socket: WebSocket;
   #why: GateError | undefined;
 
-  constructor(endpoint: Endpoint, events: LinkEvents) {
+  constructor(where: Where, events: LinkEvents) {
+    const endpoint = endpointOf(where);
     const { socket: path, token } = endpoint;
     this.#socket = new WebSocket(sessionUrl(endpoint), {
       perMessageDeflate: false,
@@ -61,7 +77,6 @@ export class Link {
     });
   }
 
-  /** One frame, or as many as the limit of frames wants. */
   send(messages: readonly ClientMessage[]): void {
     if (this.#socket.readyState !== WebSocket.OPEN) return;
     const text = JSON.stringify(messages.length === 1 ? messages[0] : messages);
@@ -75,7 +90,6 @@ export class Link {
     this.send(messages.slice(half));
   }
 
-  /** Cuts it at once. */
   cut(): void {
     this.#socket.terminate();
   }

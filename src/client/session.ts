@@ -3,7 +3,7 @@
  * repeats it after a reconnect, renews, and watches its own authority. The calls of calls.ts are built on it.
  */
 import { uptime } from 'node:os';
-import { type Clock, delay, systemClock, type Timer } from '../base/clock.ts';
+import { type Clock, systemClock, type Timer } from '../base/clock.ts';
 import { GateError } from '../base/errors.ts';
 import type {
   Answer,
@@ -18,8 +18,7 @@ import type {
 } from '../broker/wire.ts';
 import { PROTOCOL } from '../broker/wire.ts';
 import { Calls } from './calls.ts';
-import { endpointOf } from './endpoint.ts';
-import { Link } from './link.ts';
+import { type Link, openLink } from './link.ts';
 import type { ConnectOptions, GateSession, Outgoing, SendCallback } from './types.ts';
 
 interface Pending {
@@ -149,7 +148,7 @@ export class Session extends Calls implements GateSession {
     this.#outbox.push(message);
     if (this.#flushDue) return;
     this.#flushDue = true;
-    setImmediate(() => this.#flush());
+    this.#clock.soon(() => this.#flush());
   }
 
   #flush(): void {
@@ -164,7 +163,7 @@ export class Session extends Calls implements GateSession {
   #dial(): void {
     if (this.#ended) return;
     let sentMs = 0;
-    const link = new Link(endpointOf(this.#options), {
+    const link: Link = (this.#options.dial ?? openLink)(this.#options, {
       onOpen: () => {
         sentMs = this.#bootMs();
         link.send([this.#hello()]);
@@ -212,7 +211,7 @@ export class Session extends Calls implements GateSession {
       first.reject(why);
       return;
     }
-    void delay(this.#retryMs).then(() => {
+    void this.#clock.delay(this.#retryMs).then(() => {
       if (this.#checkAuthority()) this.#dial();
     });
     this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS_MAX);

@@ -16,6 +16,7 @@ import type {
   WaitInfo,
   Who,
 } from '../broker/wire.ts';
+import type { Dial } from './link.ts';
 
 export interface ConnectOptions {
   /** The broker's Unix socket; or */
@@ -32,6 +33,8 @@ export interface ConnectOptions {
   readonly clock?: Clock;
   /** Milliseconds of a clock that also counts suspend (CLOCK_BOOTTIME). Default: `os.uptime()`, 10 ms steps. */
   readonly bootMs?: () => number;
+  /** Opens connections in place of WebSockets: for simulations. */
+  readonly dial?: Dial;
   /** How long to try to reach the broker at first. Default 5,000. */
   readonly connectMs?: number;
 }

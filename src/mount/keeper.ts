@@ -1,4 +1,4 @@
-import { delay } from '../base/clock.ts';
+import { systemClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type ConnectOptions, connect, type GateSession } from '../client/index.ts';
 
@@ -62,7 +62,7 @@ export class SessionKeeper {
         return this.onNew(this.#session);
       } catch (error) {
         this.#log.debug(`no broker yet: ${(error as Error).message}`);
-        await delay(RETRY_MS);
+        await (this.#options.clock ?? systemClock).delay(RETRY_MS);
       }
     }
   }
