@@ -20,6 +20,8 @@ export interface OpParts {
 /** Says that the answer comes later, from the effect of a command. */
 export const LATER = Symbol('later');
 
+/** How far back the history of a path is searched for who wrote it. */
+const LAST_WRITER_EVENTS = 50;
 /** Of `history`, when no limit is named. */
 const HISTORY_LIMIT = 1000;
 
@@ -108,9 +110,16 @@ function note({ state }: OpParts, session: Session, message: Message<'note'>): n
     ...owner,
     session: session.id,
     message: message.message,
+    whose: message.whose ?? (what.startsWith('stale_') ? lastWriterOf(state, session, message) : undefined),
     who: briefWho(message.who),
   });
   return null;
+}
+
+/** Who wrote a file last through another mount, as far as the history goes back. */
+function lastWriterOf(state: OpParts['state'], session: Session, about: Message<'note'>): string | undefined {
+  const events = historyOf(state.parts.store, about.volume, about.path, LAST_WRITER_EVENTS);
+  return events.find((e) => e.type === 'granted' && e.mode !== 'read' && e.session !== session.id)?.owner;
 }
 
 function activity({ state }: OpParts, session: Session, message: Message<'activity'>): null {

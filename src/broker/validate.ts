@@ -135,6 +135,7 @@ export class Validator {
         this.#key(m, 'path');
         this.#name(m, 'what');
         if (m.owner != null) this.#name(m, 'owner');
+        if (m.whose != null) this.#name(m, 'whose');
         this.#text(m, 'message');
         m.who = this.#who(m.who);
       }),

@@ -179,6 +179,8 @@ export type ClientMessage =
       readonly what: string;
       readonly owner?: string;
       readonly message?: string;
+      /** Another owner whom it concerns: of a stale write, who made the change. Absent: looked up in the history. */
+      readonly whose?: string;
       readonly who?: Who;
     }
   /** Asks for a whole volume's paths to be decided by this session: `Delegated`, or `conflict` when another has it. Repeated,
@@ -363,6 +365,8 @@ export interface GateEvent {
   readonly count?: number;
   readonly reason?: string;
   readonly message?: string;
+  /** Of a stale write: whose change it would have written over, as far as is known. */
+  readonly whose?: string;
   /** Of a grant: how long it waited. */
   readonly waitedMs?: number;
   readonly who?: Who;

@@ -215,6 +215,13 @@ export const MOUNT_OPTIONS = {
     parse: oneOf('auto', 'off'),
     fallback: 'auto',
   }),
+  staleWrites: spec<'auto' | 'deny' | 'warn' | 'off'>({
+    flag: 'stale-writes',
+    value: 'MODE',
+    help: "a write over a change that the writer has not seen: 'auto': agents are refused (ESTALE), for others it is an event; 'deny', 'warn', 'off'",
+    parse: oneOf('auto', 'deny', 'warn', 'off'),
+    fallback: 'auto',
+  }),
   attrValidMs: spec({
     flag: 'attr-valid-ms',
     value: 'MS',

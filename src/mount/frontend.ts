@@ -116,10 +116,13 @@ export class Frontend implements Handlers {
     if (node === undefined) return;
     if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
     const handle = args.fh === undefined ? undefined : this.#view.handles.get(args.fh);
-    if (handle !== undefined) return this.#setattr(req, node, args, handle);
+    if (handle !== undefined) return void this.#setattr(req, node, args, handle);
     const op = args.size === undefined ? 'setattr' : 'truncate';
     const run: Run = (grant) => {
-      this.#setattr(req, node, args, undefined);
+      const { overwrites } = this.#view;
+      const cuts = grant !== null && args.size !== undefined;
+      if (cuts && !overwrites.truncating(callerOf(req), node)) this.#api.replyError(req, sys.ESTALE);
+      else if (this.#setattr(req, node, args, undefined) && cuts) overwrites.truncated(callerOf(req), node);
       grant?.release();
     };
     // Only ftruncate says itself that it came by a descriptor (FATTR_FH).
@@ -136,7 +139,8 @@ export class Frontend implements Handlers {
     return !hasInode(req.pid, String(this.#view.tree.inoOf(node)));
   }
 
-  #setattr(req: Request, node: Node, args: SetattrArgs, handle: Handle | undefined): void {
+  /** True when it was done. */
+  #setattr(req: Request, node: Node, args: SetattrArgs, handle: Handle | undefined): boolean {
     const fd = handle === undefined || args.size === undefined ? null : this.#view.fdOf(handle);
     const error = handle?.lost
       ? -sys.ESTALE
@@ -145,6 +149,7 @@ export class Frontend implements Handlers {
         : ops.setattr(this.#view, callerOf(req), node, { ...args, killPriv: args.killSuidgid }, fd);
     if (error < 0) this.#api.replyError(req, -error);
     else this.#answers.getattr(req, node);
+    return error >= 0;
   }
 
   readlink(req: Request): void {
@@ -218,10 +223,17 @@ export class Frontend implements Handlers {
     if ((flags & ~(sys.RENAME_NOREPLACE | sys.RENAME_EXCHANGE | sys.RENAME_WHITEOUT)) !== 0)
       return void this.#api.replyError(req, sys.EINVAL);
     this.#replays.arrive(req, { op: 'rename', parent, name, newParent, newName, flags }, (grant, plan) => {
-      this.#answers.status(
-        req,
-        ops.rename(this.#view, parent, name, newParent, newName, flags, grant, plan.handsOver),
-      );
+      const { overwrites } = this.#view;
+      const caller = callerOf(req);
+      const lands = plan.targets.some((target) => target.path === this.#view.pathIn(newParent, newName));
+      const replaces = lands && (flags & ~sys.RENAME_WHITEOUT) === 0;
+      if (replaces && !overwrites.replacing(caller, newParent, newName)) {
+        grant?.release();
+        return void this.#api.replyError(req, sys.ESTALE);
+      }
+      const error = ops.rename(this.#view, parent, name, newParent, newName, flags, grant, plan.handsOver);
+      if (error === 0 && lands) overwrites.replaced(caller, newParent, newName);
+      this.#answers.status(req, error);
     });
   }
 
@@ -301,6 +313,7 @@ export class Frontend implements Handlers {
       (actor) => {
         const handle = this.#view.addHandle(made.node, flags, actor, grant);
         handle.fd = made.fd;
+        this.#view.overwrites.created(handle, actor);
         const route = this.#backing.open(handle, req.uid, req.gid);
         this.#answers.filled.attrValidMs = this.#answers.attrValidMs(made.node);
         if (this.#api.replyCreate(req, this.#answers.filled, { fh: handle.id, ...route }) >= 0) return;

@@ -5,6 +5,7 @@ import type { Hold, Region, Target } from '../lock/index.ts';
 import type { Actor } from '../view/actors.ts';
 import type { DelegateActivity, Delegation } from '../view/delegate.ts';
 import type { LockRequest } from '../view/locks.ts';
+import type { StalePolicy } from '../view/stale.ts';
 
 /** The reactor to the main thread. */
 export type FromReactor =
@@ -30,6 +31,7 @@ export type FromReactor =
       readonly what: string;
       readonly owner: string;
       readonly message: string;
+      readonly whose?: string | undefined;
     }
   /** A system call that may take long; answered by `done`. */
   | {
@@ -96,6 +98,7 @@ export interface ReactorData {
   readonly scanners: readonly string[];
   readonly nonblockWaiters: readonly string[];
   readonly requestPrefix: string;
+  readonly staleWrites: StalePolicy;
   /** Content of the root's `user.gate` attribute. */
   readonly about: string;
   /** One owner for everybody in this view. */

@@ -1,4 +1,5 @@
 import type { LogLevel } from '../base/log.ts';
+import type { StalePolicy } from '../view/stale.ts';
 
 export interface MountOptions {
   /** The directory to show. */
@@ -24,6 +25,8 @@ export interface MountOptions {
   readonly passthrough?: 'auto' | 'off';
   /** Locks decided by the view itself while nobody else has business in its tree. Default `auto`. */
   readonly delegation?: 'auto' | 'off';
+  /** What happens when an actor writes over a change that it has not seen. Default `auto`. */
+  readonly staleWrites?: StalePolicy;
   readonly logLevel: LogLevel;
 }
 

@@ -7,7 +7,16 @@ import { type MessagePort, workerData } from 'node:worker_threads';
 import { eventfdSignal } from '../sys/index.ts';
 import type { Actor } from '../view/actors.ts';
 import type { FromProber, ToProber } from './messages.ts';
-import { ANCESTORS_MAX, environmentOf, lineageOf, namesOf, shownInode, statOf, statusOf } from './proc.ts';
+import {
+  ANCESTORS_MAX,
+  argumentNamesOf,
+  environmentOf,
+  lineageOf,
+  namesOf,
+  shownInode,
+  statOf,
+  statusOf,
+} from './proc.ts';
 
 export interface ProberData {
   readonly port: MessagePort;
@@ -56,11 +65,18 @@ function resolve(tid: number, uid: number): Actor {
   const stat = statOf(status.pid);
   const who = { pid: status.pid, uid: status.uid, command: stat?.comm ?? '?' };
   const given = environmentOf(status.pid, 'GATE_ACTOR');
-  const owner =
-    given !== null && given !== ''
-      ? clean(given)
-      : (agentOf(status.pid) ?? `pid:${status.pid}.${stat?.startTime ?? 0}`);
-  return { owner: `${status.uid}/${owner}`, pid: status.pid, who };
+  const named = given !== null && given !== '';
+  const agent = named ? null : agentOf(status.pid);
+  const self = `${status.pid}.${stat?.startTime ?? 0}`;
+  const actor = {
+    owner: `${status.uid}/${named ? clean(given) : (agent ?? `pid:${self}`)}`,
+    pid: status.pid,
+    who,
+  };
+  if (!named && agent === null) return actor;
+  // The agent itself, or the first process that was given this name.
+  const main = named ? environmentOf(stat?.ppid ?? 0, 'GATE_ACTOR') !== given : agent!.endsWith(`@${self}`);
+  return { ...actor, agent: { main, names: main ? [] : argumentNamesOf(status.pid) } };
 }
 
 /** Names come from other people's environments: one line, of bounded length. */

@@ -2,7 +2,9 @@
  * What /proc says of a process (proc(5)). Reading `environ` and `cmdline` takes the process's own memory lock, which can
  * be held while it waits for us: only the prober's thread does that. Nothing here throws; a process that is gone gives null.
  */
+
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { decodePath } from '../base/bytes.ts';
 
 /** Ancestors looked at, at most. */
 export const ANCESTORS_MAX = 64;
@@ -112,6 +114,18 @@ export function namesOf(pid: number, comm: string): string[] {
   for (const arg of args.slice(0, 2))
     if (arg !== '') names.push(baseName(arg).replace(/\.(?:js|mjs|cjs|py|sh)$/, ''));
   return names;
+}
+
+/** Arguments of a command line that are looked at. */
+const ARGUMENTS_MAX = 256;
+
+/** Base names of what a process's arguments name, and of the words in them (`sh -c 'cat <FILE'`). */
+export function argumentNamesOf(pid: number): string[] {
+  const args = read(`/proc/${pid}/cmdline`);
+  if (args === null) return [];
+  const given = decodePath(args).split('\0').slice(1, ARGUMENTS_MAX);
+  const words = given.flatMap((arg) => [arg, ...arg.split(/[\s'"<>|&;()=,:]+/)]);
+  return [...new Set(words.map(baseName))].filter((name) => name !== '').slice(0, ARGUMENTS_MAX);
 }
 
 function baseName(path: string): string {

@@ -108,6 +108,7 @@ const why = runReactor({
         lockIgnored: data.lockIgnored,
         scanners: data.scanners,
         nonblockWaiters: data.nonblockWaiters,
+        staleWrites: data.staleWrites,
         requestPrefix: data.requestPrefix,
         privileged: data.privileged,
         mappingsOutliveRelease: data.passthrough,
@@ -115,7 +116,9 @@ const why = runReactor({
       clock,
       locks: delegated,
       actors: resolver,
-      events: { note: (path, what, owner, message) => post({ t: 'note', path, what, owner, message }) },
+      events: {
+        note: (path, what, owner, message, whose) => post({ t: 'note', path, what, owner, message, whose }),
+      },
     });
     view = made;
     const frontend = new Frontend({

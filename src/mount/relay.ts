@@ -155,6 +155,7 @@ export class Relay {
           what: message.what,
           owner: message.owner,
           message: message.message,
+          whose: message.whose,
         });
     }
   }

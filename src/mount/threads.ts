@@ -57,6 +57,7 @@ export function startThreads(options: MountOptions, started: Started): Threads {
     lockIgnored: options.lockIgnored,
     scanners: options.scanners,
     nonblockWaiters: NONBLOCK_WAITERS,
+    staleWrites: options.staleWrites ?? 'auto',
     requestPrefix: `${randomBytes(4).toString('hex')}-`,
     about: JSON.stringify(about),
     owner: options.owner,

@@ -14,6 +14,15 @@ export interface Actor {
   /** Thread group. */
   readonly pid: number;
   readonly who: Who;
+  /** Of an agent, by name or by program, with all its processes: which of them this is. Absent: an actor of one process. */
+  readonly agent?: AgentProcess;
+}
+
+export interface AgentProcess {
+  /** The one that the others descend from: the agent itself. */
+  readonly main: boolean;
+  /** Base names of the arguments on its command line: what it was told to work on. */
+  readonly names: readonly string[];
 }
 
 /**
@@ -37,5 +46,6 @@ export interface ViewClock {
 
 /** What people may want to know, for the event log. */
 export interface ViewEvents {
-  note(path: string, what: string, owner: string, message: string): void;
+  /** `whose`: another owner whom it concerns. */
+  note(path: string, what: string, owner: string, message: string, whose?: string): void;
 }

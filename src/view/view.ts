@@ -23,7 +23,9 @@ import { KeptGrants } from './kept.ts';
 import { Grant, type LockPort, Pending } from './locks.ts';
 import { type Node, pathIn, pathOf } from './node.ts';
 import { type Opened, Opening, opensForWriting } from './opening.ts';
+import { Overwrites } from './overwrites.ts';
 import { scratch } from './scratch.ts';
+import type { StalePolicy } from './stale.ts';
 import { inodeTarget, Planner } from './targets.ts';
 import type { Tree } from './tree.ts';
 import { WhyLog } from './why.ts';
@@ -42,6 +44,8 @@ export interface ViewOptions {
   readonly privileged: boolean;
   /** A mapping may outlive its RELEASE (kernel passthrough): look before a write lock is given back. */
   readonly mappingsOutliveRelease: boolean;
+  /** What happens when an actor writes over a change that it has not seen. */
+  readonly staleWrites: StalePolicy;
 }
 
 /** How long a scanner waits. */
@@ -58,6 +62,7 @@ export class View {
   readonly kept: KeptGrants;
   readonly locks: LockPort;
   readonly why = new WhyLog();
+  readonly overwrites: Overwrites;
   readonly handles = new Map<number, Handle>();
   /** Called when attributes that the front end may have cached are stale. */
   onChanged: (node: Node) => void = () => {};
@@ -83,6 +88,7 @@ export class View {
     this.exclusions = new Exclusions(this.tree, { lockIgnored: parts.options.lockIgnored });
     this.planner = new Planner(this.tree, this.exclusions);
     this.kept = new KeptGrants(this.clock);
+    this.overwrites = new Overwrites(this, parts.events, parts.options.staleWrites);
   }
 
   pathOf(node: Node): string | null {
@@ -141,6 +147,11 @@ export class View {
       { requestId, owner, kind, targets, waitMs, who: actor.who, tid: caller.tid },
       answers,
     );
+  }
+
+  /** The caller's actor when it is known already. */
+  knownActor(caller: Caller): Actor | null {
+    return this.#actors.known(caller);
   }
 
   /** A grant that needs no wait and no broker; null when it does, or when the actor is not known yet. */
@@ -215,6 +226,11 @@ export class View {
     opened: Opened,
     done: (error: number, handle: Handle | null) => void,
   ): void {
+    const version = opened.grant === null ? null : this.overwrites.opening(opened.actor, node, flags);
+    if (version === undefined) {
+      opened.grant?.release();
+      return done(-sys.ESTALE, null);
+    }
     const fd = (flags & sys.O_TRUNC) === 0 ? null : this.#openTruncating(caller, node, flags, killPriv);
     if (fd !== null && fd < 0) {
       opened.grant?.release();
@@ -224,6 +240,7 @@ export class View {
     if (exec) opened.grant?.release();
     const handle = this.addHandle(node, flags, opened.actor, exec ? null : opened.grant);
     if (fd !== null) handle.fd = fd;
+    if (version !== null && handle.writes) handle.writer = { actor: opened.actor, version };
     done(0, handle);
   }
 
@@ -310,6 +327,7 @@ export class View {
   closed(handle: Handle): void {
     const node = handle.node;
     node.writers--;
+    this.overwrites.closed(handle);
     handle.grant?.release();
     handle.grant = null;
     const dentry = node.dentry;

@@ -44,9 +44,11 @@ const operations: Record<string, (...args: never[]) => Promise<unknown>> = {
   pid: async () => process.pid,
 };
 
-/** Node knows no names for two of the errnos that a lock can end with. */
+/** Node knows no names for some of the errnos that a lock can end with. */
 function nameOf(error: NodeJS.ErrnoException): string {
-  return { [-35]: 'EDEADLK', [-37]: 'ENOLCK' }[error.errno ?? 0] ?? error.code ?? String(error);
+  return (
+    { [-35]: 'EDEADLK', [-37]: 'ENOLCK', [-116]: 'ESTALE' }[error.errno ?? 0] ?? error.code ?? String(error)
+  );
 }
 
 function flagsOf(flags: string): number {
