@@ -8,9 +8,9 @@
  * What is inside an excluded directory is excluded. A name that git tracks although a pattern matches it is
  * excluded too: the view does not read git's index.
  */
-import ignore, { type Ignore } from 'ignore';
 import { decodePath, type PathString } from '../base/bytes.ts';
 import * as sys from '../sys/index.ts';
+import { IgnoreRules } from './gitignore.ts';
 import type { Node } from './node.ts';
 import type { Tree } from './tree.ts';
 
@@ -26,7 +26,7 @@ export interface ExcludeOptions {
 interface Level {
   /** Of the directory in which the rules stand, with a trailing slash, or ''. */
   readonly prefix: PathString;
-  readonly rules: Ignore;
+  readonly rules: IgnoreRules;
 }
 
 /** Of one directory. */
@@ -42,7 +42,7 @@ export interface Rules {
 export class Exclusions {
   readonly #tree: Tree;
   readonly #options: ExcludeOptions;
-  #gateignore: Ignore | null = null;
+  #gateignore: IgnoreRules | null = null;
   /** Rules computed under an older version are computed again. */
   #version = 1;
   #loadedVersion = 0;
@@ -98,17 +98,12 @@ export class Exclusions {
 
   #matches(rules: Rules, name: PathString, directory: boolean): boolean {
     const relative = rules.path === '' ? name : `${rules.path}/${name}`;
-    const asked = directory ? `${relative}/` : relative;
-    if (this.#gateignore !== null) {
-      const verdict = this.#gateignore.test(asked);
-      if (verdict.ignored) return true;
-      if (verdict.unignored) return false;
-    }
+    const verdict = this.#gateignore?.test(relative, directory);
+    if (verdict !== undefined) return verdict === 'ignored';
     if (directory ? DIRECTORIES.has(name) : LITTER.test(name)) return true;
     for (const level of rules.git) {
-      const verdict = level.rules.test(asked.slice(level.prefix.length));
-      if (verdict.ignored) return true;
-      if (verdict.unignored) return false;
+      const said = level.rules.test(relative.slice(level.prefix.length), directory);
+      if (said !== undefined) return said === 'ignored';
     }
     return false;
   }
@@ -116,7 +111,7 @@ export class Exclusions {
   #loadRoot(): void {
     this.#loadedVersion = this.#version;
     const text = this.#read(this.#tree.root, '.gateignore');
-    this.#gateignore = text === null ? null : newRules().add(text);
+    this.#gateignore = text === null ? null : new IgnoreRules(text);
   }
 
   #levels(above: readonly Level[], prefix: PathString, directory: Node): readonly Level[] {
@@ -124,10 +119,10 @@ export class Exclusions {
     const levels = [...above];
     if (directory === this.#tree.root) {
       const exclude = this.#read(directory, '.git/info/exclude');
-      if (exclude !== null) levels.unshift({ prefix, rules: newRules().add(exclude) });
+      if (exclude !== null) levels.unshift({ prefix, rules: new IgnoreRules(exclude) });
     }
     const text = this.#read(directory, '.gitignore');
-    if (text !== null) levels.unshift({ prefix, rules: newRules().add(text) });
+    if (text !== null) levels.unshift({ prefix, rules: new IgnoreRules(text) });
     return levels;
   }
 
@@ -148,8 +143,4 @@ export class Exclusions {
     sys.close(fd);
     return decodePath(Buffer.concat(parts));
   }
-}
-
-function newRules(): Ignore {
-  return ignore({ ignorecase: false, allowRelativePaths: true });
 }
