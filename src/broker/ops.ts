@@ -194,8 +194,8 @@ const HANDLERS: { readonly [O in SessionOp]: Handler<O> } = {
     else sessions.end(session, 'released', 'The client ended it.');
     return null;
   },
-  clean: ({ state }, _session, { volume, ids }) => {
-    state.unclean.clean(volume, ids);
+  clean: ({ state }, _session, { volume, ids, still }) => {
+    state.unclean.clean(volume, ids, still ?? []);
     return null;
   },
   status,

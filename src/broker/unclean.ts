@@ -78,11 +78,19 @@ export class Unclean {
     return [...(this.#volumes.get(volume)?.values() ?? [])].map(shown);
   }
 
-  /** A view has looked: nobody can write there any more. Ids that are not known (any more) do not matter. */
-  clean(volume: string, ids: readonly string[]): void {
+  /**
+   * A view has looked: nobody can write there any more, except on `still`, whose records take the place of one for the whole
+   * volume. Ids that are not known (any more) do not matter.
+   */
+  clean(volume: string, ids: readonly string[], still: readonly string[]): void {
     const wanted = new Set(ids);
-    for (const row of [...(this.#volumes.get(volume)?.values() ?? [])])
-      if (wanted.has(row.id)) this.#drop(row);
+    for (const row of [...(this.#volumes.get(volume)?.values() ?? [])]) {
+      if (!wanted.has(row.id)) continue;
+      this.#drop(row);
+      const { session, why, owner } = row;
+      if (row.scope === 'tree')
+        for (const path of still) this.#add({ volume, path, scope: 'file', session, why, owner });
+    }
   }
 
   #add(record: Omit<UncleanRow, 'id' | 'sinceMs'>): void {

@@ -117,6 +117,10 @@ export class Validator {
       clean: checked((m) => {
         this.#name(m, 'volume');
         this.#names(m, 'ids');
+        if (m.still !== undefined) {
+          this.#names(m, 'still');
+          for (const path of m.still as string[]) checkKey('still', path);
+        }
       }),
       status: checked((m) => {
         this.#name(m, 'volume');

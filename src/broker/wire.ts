@@ -143,8 +143,14 @@ export type ClientMessage =
   | Reassert
   /** Ends the session: gives everything back. `unclean`: files of its view were still open for writing, so it counts as lost. */
   | { readonly op: 'end'; readonly id: number; readonly unclean?: boolean }
-  /** Nobody writes any more where these records said that somebody may. */
-  | { readonly op: 'clean'; readonly id: number; readonly volume: string; readonly ids: readonly string[] }
+  /** Nobody writes any more where these records said that somebody may; but on the paths `still`, of one for the whole volume. */
+  | {
+      readonly op: 'clean';
+      readonly id: number;
+      readonly volume: string;
+      readonly ids: readonly string[];
+      readonly still?: readonly string[];
+    }
   | {
       readonly op: 'status';
       readonly id: number;

@@ -17,7 +17,7 @@
 import { Session } from './session.ts';
 import type { ConnectOptions, GateSession } from './types.ts';
 
-export type { Delegated, Push } from '../broker/wire.ts';
+export type { Delegated, Grant, Push, UncleanPath } from '../broker/wire.ts';
 export { discover, type Found, stateDirs } from './discover.ts';
 export type { Endpoint } from './endpoint.ts';
 export { BrokerHttp } from './http.ts';

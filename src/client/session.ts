@@ -133,11 +133,11 @@ export class Session extends Calls implements GateSession {
 
   #lostWhy = 'The session is closed.';
 
-  async close(): Promise<void> {
+  async close(unclean = false): Promise<void> {
     if (this.#ended) return;
     this.#closing = true;
     const answered = new Promise<void>((resolve) => {
-      this.send({ op: 'end' }, () => resolve());
+      this.send({ op: 'end', ...(unclean && { unclean }) }, () => resolve());
       this.#clock.after(CLOSE_MS, resolve);
     });
     if (this.#connected) await answered;

@@ -127,5 +127,5 @@ export interface GateSession {
   /** Connection lost (false) and back (true). */
   onConnection: ((connected: boolean) => void) | undefined;
   /** Gives everything back and ends the session. */
-  close(): Promise<void>;
+  close(unclean?: boolean): Promise<void>;
 }

@@ -22,6 +22,7 @@ import { SessionKeeper } from './keeper.ts';
 import type { FromReactor } from './messages.ts';
 import type { MountOptions } from './options.ts';
 import { Relay } from './relay.ts';
+import { Rescuer } from './rescuer.ts';
 import { startThreads, type Threads } from './threads.ts';
 import { waitsAsText } from './waits.ts';
 
@@ -106,18 +107,26 @@ async function serve(
   );
   keeper.onLost = () => relay.lost();
   keeper.onNew = (session) => relay.use(session);
+  const rescuer = new Rescuer({ rootFd, fuseFd }, (message) => {
+    if (message.t === 'rescued') threads.send(message);
+    else if (message.t === 'log') log[message.level](message.message);
+    else relay.handle(message);
+  });
+  rescuer.resume();
   const unmounted = new Promise<void>((done) => {
-    const end = async () => {
+    const end = async (unclean: boolean) => {
+      await rescuer.stop();
       await threads.stop();
-      await keeper.close();
+      await keeper.close(unclean);
       done();
     };
     const use = async (message: FromReactor) => {
       if (message.t === 'ended') {
         if (message.why !== 'unmounted') log.error(`the reactor ended: ${message.why}`);
-        await end();
+        await end(message.writers > 0);
       } else if (message.t === 'slow')
         threads.send({ t: 'done', id: message.id, result: await slow(message.call, message.fd) });
+      else if (message.t === 'rescue') rescuer.start(message.id, message.job);
       else if (message.t === 'who')
         threads.send({ t: 'text', id: message.id, text: await waitsAsText(keeper.session, volume) });
       else if (message.t === 'log') log[message.level](message.message);

@@ -49,9 +49,10 @@ export class SessionKeeper {
     };
   }
 
-  async close(): Promise<void> {
+  /** `unclean`: files were still open for writing, so the session counts as lost. */
+  async close(unclean = false): Promise<void> {
     this.#closed = true;
-    await this.#session?.close().catch(() => {});
+    await this.#session?.close(unclean).catch(() => {});
   }
 
   async #reopen(): Promise<void> {

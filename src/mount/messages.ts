@@ -1,11 +1,13 @@
 /** What the mount's threads say to each other: the reactor (worker), the main thread and the prober (worker). */
 import type { MessagePort } from 'node:worker_threads';
 import type { ErrorCode } from '../base/errors.ts';
+import type { UncleanPath } from '../client/index.ts';
 import type { Hold, Region, Target } from '../lock/index.ts';
 import type { Actor } from '../view/actors.ts';
 import type { DelegateActivity, Delegation } from '../view/delegate.ts';
 import type { LockRequest } from '../view/locks.ts';
 import type { StalePolicy } from '../view/stale.ts';
+import type { FreshJob } from '../view/unclean.ts';
 
 /** The reactor to the main thread. */
 export type FromReactor =
@@ -40,6 +42,13 @@ export type FromReactor =
       readonly call: 'fsync' | 'fdatasync' | 'syncfs';
       readonly fd: number;
     }
+  /** Work on what would be lost (rescuer.ts); answered by `rescued`. */
+  | { readonly t: 'rescue'; readonly id: number; readonly job: RescueJob }
+  | {
+      readonly t: 'clean';
+      readonly ids: readonly string[];
+      readonly still: readonly string[];
+    }
   /** What `/.gate/who` shows; answered by `text`. */
   | { readonly t: 'who'; readonly id: number }
   | {
@@ -47,7 +56,28 @@ export type FromReactor =
       readonly level: 'debug' | 'info' | 'warn' | 'error';
       readonly message: string;
     }
-  | { readonly t: 'ended'; readonly why: string };
+  /** `writers`: handles that were still open for writing. */
+  | { readonly t: 'ended'; readonly why: string; readonly writers: number };
+
+export type RescueJob =
+  | ({ readonly job: 'fresh' } & FreshJob)
+  /** Finds every file that somebody can write to. */
+  | { readonly job: 'writers' };
+
+/** Of a rescue: what went wrong, or null; of `writers` also the paths. */
+export interface Rescued {
+  readonly error: string | null;
+  readonly paths?: readonly string[];
+}
+
+/** The main thread to the thread that does the rescues, and back. */
+export interface ToRescue {
+  readonly id: number;
+  readonly job: RescueJob;
+}
+export type FromRescue =
+  | { readonly t: 'rescued'; readonly id: number; readonly result: Rescued }
+  | Extract<FromReactor, { t: 'note' | 'log' }>;
 
 /** The main thread to the reactor. */
 export type ToReactor =
@@ -56,6 +86,9 @@ export type ToReactor =
   | { readonly t: 'refused'; readonly requestId: string; readonly code: ErrorCode; readonly message: string }
   | { readonly t: 'done'; readonly id: number; readonly result: number }
   | { readonly t: 'text'; readonly id: number; readonly text: string }
+  | { readonly t: 'rescued'; readonly id: number; readonly result: Rescued }
+  /** Paths of the volume that are unclean. `all`: there are no others. */
+  | { readonly t: 'unclean'; readonly paths: readonly UncleanPath[]; readonly all: boolean }
   /** One hold ended other than by its release: broken by force. */
   | { readonly t: 'hold_lost'; readonly lockId: string }
   | { readonly t: 'session_lost' }

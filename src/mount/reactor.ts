@@ -12,7 +12,7 @@ import { Tree } from '../view/tree.ts';
 import { View } from '../view/view.ts';
 import { Actors } from './actors.ts';
 import { Frontend } from './frontend.ts';
-import type { FromProber, FromReactor, ReactorData, ToReactor } from './messages.ts';
+import type { FromProber, FromReactor, ReactorData, Rescued, RescueJob, ToReactor } from './messages.ts';
 import { MessageLockPort } from './port.ts';
 
 const data = workerData as ReactorData;
@@ -28,6 +28,12 @@ let actors: Actors | null = null;
 function call(message: FromReactor & { id: number }, done: (answer: ToReactor) => void): void {
   waiting.set(message.id, done);
   post(message);
+}
+
+function rescue(job: RescueJob, done: (result: Rescued) => void): void {
+  call({ t: 'rescue', id: nextCall++, job }, (answer) => {
+    if (answer.t === 'rescued') done(answer.result);
+  });
 }
 
 function fromMain(message: ToReactor): void {
@@ -56,6 +62,10 @@ function fromMain(message: ToReactor): void {
       break;
     case 'give':
       locks?.give(message.epoch, message.region);
+      break;
+    case 'unclean':
+      if (message.all) view?.unclean.reset(message.paths);
+      else view?.unclean.add(message.paths);
       break;
     case 'report':
       locks?.report(message.report, message.region);
@@ -119,6 +129,11 @@ const why = runReactor({
       events: {
         note: (path, what, owner, message, whose) => post({ t: 'note', path, what, owner, message, whose }),
       },
+      rescue: {
+        fresh: (job, done) => rescue({ job: 'fresh', ...job }, ({ error }) => done(error)),
+        findWriters: (done) => rescue({ job: 'writers' }, ({ paths }) => done(paths ?? null)),
+        cleaned: (ids, still) => post({ t: 'clean', ids, still }),
+      },
     });
     view = made;
     const frontend = new Frontend({
@@ -141,5 +156,7 @@ const why = runReactor({
     return frontend;
   },
 });
-post({ t: 'ended', why: String(why) });
+let writers = 0;
+for (const handle of (view as View | null)?.handles.values() ?? []) if (handle.writes) writers++;
+post({ t: 'ended', why: String(why), writers });
 parentPort?.close();

@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import { isErrorCode } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { Delegated, GateSession, Push } from '../client/index.ts';
+import type { Delegated, GateSession, Grant, Push } from '../client/index.ts';
 import type { Announcer } from './announce.ts';
 import type { FromReactor, ToReactor } from './messages.ts';
 
@@ -64,6 +64,8 @@ export class Relay {
       case 'recall':
       case 'give':
         return this.#toReactor({ t: push.push, epoch: push.epoch, region: push.region });
+      case 'unclean':
+        return this.#toReactor({ t: 'unclean', paths: push.paths, all: false });
       case 'report':
         return this.#toReactor({ t: 'report', report: push.report, region: push.region });
     }
@@ -81,7 +83,8 @@ export class Relay {
         else this.#log.warn(`no delegation: ${answer.error.message}`);
         return;
       }
-      const { epoch, tokens, out } = answer.ok as Delegated;
+      const { epoch, tokens, out, unclean } = answer.ok as Delegated;
+      this.#toReactor({ t: 'unclean', paths: unclean ?? [], all: true });
       const delegation = { volume: this.#volume, session: session.id, epoch, tokens, out };
       this.#toReactor({ t: 'delegated', delegation });
     });
@@ -147,13 +150,16 @@ export class Relay {
         return this.#tell({ op: 'reported', report: message.report, holds: message.holds });
       case 'activity':
         return this.#tell({ op: 'activity', volume: this.#volume, entries: message.entries });
+      case 'clean':
+        return this.#tell({ op: 'clean', volume: this.#volume, ids: message.ids, still: message.still });
       case 'note':
         return this.#tell({
           op: 'note',
           volume: this.#volume,
           path: message.path,
           what: message.what,
-          owner: message.owner,
+          // Whose it was may be unknown.
+          ...(message.owner !== '' && { owner: message.owner }),
           message: message.message,
           whose: message.whose,
         });
@@ -177,7 +183,8 @@ export class Relay {
           const code = isErrorCode(answer.error.code) ? answer.error.code : 'internal';
           this.#toReactor({ t: 'refused', requestId, code, message: answer.error.message });
         } else {
-          const grant = answer.ok as { lockId: string; token: number };
+          const grant = answer.ok as Grant;
+          if (grant.unclean) this.#toReactor({ t: 'unclean', paths: grant.unclean, all: false });
           this.#toReactor({ t: 'granted', requestId, lockId: grant.lockId, token: grant.token });
         }
       },

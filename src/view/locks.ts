@@ -61,11 +61,19 @@ export class Grant {
   }
 }
 
+/** Looks at what was granted before its holder is let in: null lets it in. `over`: the asker has given up. */
+export type Admit = (
+  over: () => boolean,
+  done: (refusal: { code: ErrorCode; message: string } | null) => void,
+) => void;
+
 /** A request on its way. Ends exactly once: by its answer, or by `cancel`. */
 export class Pending {
   readonly requestId: string;
   readonly #port: LockPort;
   #open = true;
+  /** Granted, and not let in yet. */
+  #grant: Grant | null = null;
 
   constructor(
     port: LockPort,
@@ -75,14 +83,25 @@ export class Pending {
       queued?(blockers: readonly string[]): void;
       refused(code: ErrorCode, message: string): void;
     },
+    admit: Admit,
   ) {
     this.requestId = request.requestId;
     this.#port = port;
     port.acquire(request, {
       granted: (lockId) => {
         if (!this.#open) return;
-        this.#open = false;
-        answers.granted(new Grant(port, lockId, request.owner, request.targets));
+        const grant = new Grant(port, lockId, request.owner, request.targets);
+        this.#grant = grant;
+        admit(
+          () => !this.#open,
+          (refusal) => {
+            if (!this.#open) return;
+            this.#open = false;
+            if (refusal === null) return answers.granted(grant);
+            grant.release();
+            answers.refused(refusal.code, refusal.message);
+          },
+        );
       },
       queued: (blockers) => {
         if (this.#open) answers.queued?.(blockers);
@@ -95,13 +114,15 @@ export class Pending {
     });
   }
 
-  get open(): boolean {
-    return this.#open;
+  /** Nobody has granted or refused it yet. */
+  get waits(): boolean {
+    return this.#open && this.#grant === null;
   }
 
   cancel(): void {
     if (!this.#open) return;
     this.#open = false;
-    this.#port.cancel(this.requestId);
+    if (this.#grant !== null) this.#grant.release();
+    else this.#port.cancel(this.requestId);
   }
 }

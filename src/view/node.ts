@@ -34,6 +34,8 @@ export class Node {
   fd = -1;
   /** The descriptor is the only way to this inode (it has no name): the cache must keep it. */
   pinned = false;
+  /** Id of the record for the whole volume (unclean.ts) since which somebody looked: nobody else can write to it. */
+  cleanSince: string | null = null;
   /** Second-chance bit of the descriptor cache. */
   recent = false;
   /** What is excluded below this directory; computed on demand. */

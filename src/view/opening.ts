@@ -100,7 +100,7 @@ export class Opening {
     if (this.#joined || this.node.handles.size === 0) return;
     this.#joined = true;
     this.#view.joinable(this.caller, this.node, (owner) => {
-      if (this.#over || owner === null || owner === this.#actor!.owner || !this.#pending!.open) return;
+      if (this.#over || owner === null || owner === this.#actor!.owner || !this.#pending!.waits) return;
       this.#pending!.cancel();
       this.#ask(owner);
     });

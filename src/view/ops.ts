@@ -258,6 +258,7 @@ function renameBelow(
     view.tree.renamed(parent, name, newParent, newName);
     lostName(view, victim, null);
   }
+  if (tree) view.unclean.directoryMoved();
   if (tree || view.exclusions.isRuleFile(parent, name) || view.exclusions.isRuleFile(newParent, newName))
     view.exclusions.changed();
   return 0;

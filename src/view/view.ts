@@ -28,6 +28,7 @@ import { scratch } from './scratch.ts';
 import type { StalePolicy } from './stale.ts';
 import { inodeTarget, Planner } from './targets.ts';
 import type { Tree } from './tree.ts';
+import { type Rescue, UncleanPaths } from './unclean.ts';
 import { WhyLog } from './why.ts';
 
 export interface ViewOptions {
@@ -61,6 +62,7 @@ export class View {
   readonly planner: Planner;
   readonly kept: KeptGrants;
   readonly locks: LockPort;
+  readonly unclean: UncleanPaths;
   readonly why = new WhyLog();
   readonly overwrites: Overwrites;
   readonly handles = new Map<number, Handle>();
@@ -78,6 +80,7 @@ export class View {
     locks: LockPort;
     actors: ActorSource;
     events: ViewEvents;
+    rescue: Rescue;
   }) {
     this.tree = parts.tree;
     this.options = parts.options;
@@ -89,6 +92,7 @@ export class View {
     this.planner = new Planner(this.tree, this.exclusions);
     this.kept = new KeptGrants(this.clock);
     this.overwrites = new Overwrites(this, parts.events, parts.options.staleWrites);
+    this.unclean = new UncleanPaths(parts);
   }
 
   pathOf(node: Node): string | null {
@@ -146,6 +150,11 @@ export class View {
       this.locks,
       { requestId, owner, kind, targets, waitMs, who: actor.who, tid: caller.tid },
       answers,
+      (over, done) => {
+        if (this.unclean.isClean(targets)) return done(null);
+        const untilMs = waitMs === null ? null : this.clock.nowMs() + waitMs;
+        this.unclean.admit({ targets, owner, untilMs, over, done });
+      },
     );
   }
 
@@ -156,6 +165,7 @@ export class View {
 
   /** A grant that needs no wait and no broker; null when it does, or when the actor is not known yet. */
   tryNow(caller: Caller, kind: Kind, targets: readonly Target[]): Grant | null {
+    if (!this.unclean.isClean(targets)) return null;
     const actor = this.#actors.known(caller);
     if (actor === null) return null;
     const { owner, who } = actor;
@@ -355,11 +365,14 @@ export class View {
     return false;
   }
 
-  /** One hold was broken: what it guarded is somebody else's now. */
+  /**
+   * One hold was broken: what it guarded is somebody else's now. Who wrote writes no more (a passthrough descriptor goes on, into
+   * an inode of its own: unclean.ts); who read keeps the inode, and is merely guarded by nothing any more.
+   */
   holdLost(lockId: string): void {
     for (const handle of this.handles.values()) {
       if (handle.grant?.lockId !== lockId) continue;
-      handle.lost = true;
+      handle.lost = handle.writes;
       handle.grant = null;
       this.why.add(
         handle.owner,

@@ -1,0 +1,104 @@
+/**
+ * The thread for what would be lost: it copies, hashes and compares, which takes as long as files are large, and watches
+ * what is kept until it is proven unchanged or has become a conflict copy. It is started when it is first needed.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { systemClock, type Timer } from '../base/clock.ts';
+import { encodeInvalEntry } from '../fuse/index.ts';
+import * as sys from '../sys/index.ts';
+import { LostError } from '../view/lost/content.ts';
+import { LostFolder } from '../view/lost/folder.ts';
+import type { LostRecord } from '../view/lost/record.ts';
+import { WriterWalk } from '../view/lost/walk.ts';
+import type { FreshJob } from '../view/unclean.ts';
+import type { FromRescue, Rescued, ToRescue } from './messages.ts';
+import type { RescueData } from './rescuer.ts';
+
+const { rootFd, fuseFd } = workerData as RescueData;
+const port = parentPort!;
+const post = (message: FromRescue) => port.postMessage(message);
+const folder = new LostFolder(rootFd, systemClock.wallMs);
+
+/** Between two looks at what is watched, growing while nothing happens. */
+const LOOK_MS_MIN = 100;
+const LOOK_MS_MAX = 30_000;
+/** Files looked at in one go of a walk; then others have their turn. */
+const WALK_STEP = 200;
+const WALK_PAUSE_MS = 5;
+
+let timer: Timer | undefined;
+let lookMs = LOOK_MS_MIN;
+
+function fresh(job: FreshJob): Rescued {
+  const { parentFd, parentId, name, path, ino, owner, by, why } = job;
+  try {
+    folder.freshInode(parentFd, name, ino, { path, why, owner, by });
+    // Here, not on the reactor's thread: it takes the directory's lock in the kernel.
+    if (parentId > 0) sys.write(fuseFd, encodeInvalEntry(parentId, name));
+    watch();
+    return { error: null };
+  } catch (error) {
+    if (error instanceof LostError) return { error: error.message };
+    throw error;
+  } finally {
+    sys.close(parentFd);
+  }
+}
+
+function findWriters(done: (result: Rescued) => void): void {
+  const walk = new WriterWalk(rootFd);
+  const step = () => {
+    if (walk.step(WALK_STEP)) systemClock.after(WALK_PAUSE_MS, step);
+    else done(walk.failed === null ? { error: null, paths: walk.found } : { error: walk.failed });
+  };
+  step();
+}
+
+/** Looks soon at what is watched, because something new is. */
+function watch(): void {
+  lookMs = LOOK_MS_MIN;
+  timer?.cancel();
+  timer = systemClock.after(lookMs, look);
+}
+
+function look(): void {
+  let watched = 0;
+  let news = false;
+  try {
+    for (const { record } of folder.list()) {
+      if (record.state !== 'watched') continue;
+      if (lookAt(record)) news = true;
+      else watched++;
+    }
+  } catch (error) {
+    if (!(error instanceof LostError)) throw error;
+    watched++;
+    post({ t: 'log', level: 'warn', message: `what is kept cannot be looked at: ${error.message}` });
+  }
+  lookMs = news ? LOOK_MS_MIN : Math.min(lookMs * 2, LOOK_MS_MAX);
+  if (watched > 0) timer = systemClock.after(lookMs, look);
+}
+
+/** True when it need not be watched any more. */
+function lookAt(record: LostRecord): boolean {
+  const became = folder.look(record);
+  if (became === undefined) return false;
+  if (became === 'changed') {
+    // Two views of one tree may both watch: who finds it changed already says nothing.
+    if (folder.record(record.id)?.state !== 'watched') return true;
+    folder.write({ ...record, state: 'conflict', seenAtMs: systemClock.wallMs() });
+    const whose = record.owner === '' ? 'somebody whose view had died' : record.owner;
+    const message = `what ${whose} wrote after it lost the file is kept: gate conflicts show ${record.id}`;
+    post({ t: 'note', path: record.path, what: 'conflict_copy', owner: record.owner, message });
+  } else folder.remove(record.id);
+  return true;
+}
+
+sys.setThreadName('gate-rescue');
+port.on('message', ({ id, job }: ToRescue) => {
+  const answer = (result: Rescued) => post({ t: 'rescued', id, result });
+  if (job.job === 'fresh') answer(fresh(job));
+  else findWriters(answer);
+});
+// What an earlier view left to be watched.
+if (folder.open()) watch();

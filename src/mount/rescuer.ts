@@ -1,0 +1,63 @@
+/** The main thread's end of the rescues: starts the thread that does them when the first one is asked for. */
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import { systemClock } from '../base/clock.ts';
+import { LostFolder } from '../view/lost/folder.ts';
+import type { FromRescue, RescueJob, ToRescue } from './messages.ts';
+
+export interface RescueData {
+  /** Of the directory below. */
+  readonly rootFd: number;
+  /** To make the kernel forget names. */
+  readonly fuseFd: number;
+}
+
+export class Rescuer {
+  readonly #data: RescueData;
+  readonly #onMessage: (message: FromRescue) => void;
+  #worker: Worker | null = null;
+  /** Jobs without an answer. */
+  readonly #open = new Set<number>();
+
+  constructor(data: RescueData, onMessage: (message: FromRescue) => void) {
+    this.#data = data;
+    this.#onMessage = onMessage;
+  }
+
+  /** Goes on watching what an earlier view kept, if there is anything. */
+  resume(): void {
+    const folder = new LostFolder(this.#data.rootFd, systemClock.wallMs);
+    if (folder.open()) this.#worker ??= this.#spawn();
+    folder.close();
+  }
+
+  start(id: number, job: RescueJob): void {
+    this.#open.add(id);
+    this.#worker ??= this.#spawn();
+    this.#worker.postMessage({ id, job } satisfies ToRescue);
+  }
+
+  async stop(): Promise<void> {
+    await this.#worker?.terminate();
+  }
+
+  #spawn(): Worker {
+    const worker = new Worker(fileURLToPath(new URL('rescue.ts', import.meta.url)), {
+      workerData: this.#data,
+    });
+    worker.on('message', (message: FromRescue) => {
+      if (message.t === 'rescued') this.#open.delete(message.id);
+      this.#onMessage(message);
+    });
+    worker.on('error', (error: Error) => {
+      // Who waits for a rescue tries again, with a new thread.
+      this.#worker = null;
+      this.#onMessage({ t: 'log', level: 'error', message: `a rescue failed: ${error.stack ?? error}` });
+      const open = [...this.#open];
+      this.#open.clear();
+      for (const id of open) this.#onMessage({ t: 'rescued', id, result: { error: error.message } });
+    });
+    worker.unref();
+    return worker;
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * Nothing is lost: what somebody writes who lost his lock neither reaches the next holder's file nor disappears. With and
+ * without passthrough, with and without delegation; views are killed and stopped, holds broken.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { release } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { type TestContext, test } from 'node:test';
+import { until } from '../../src/base/clock.ts';
+import { type LostRecord, parseRecord } from '../../src/view/lost/record.ts';
+import { cleanEnv, ended, type Gate, type GateOptions, PATIENCE_MS, settle, startGate } from './harness.ts';
+
+const TTL_MS = 1000;
+const SHORT = ['--session-ttl-ms', String(TTL_MS)];
+const [major = 0, minor = 0] = release().split('.').map(Number);
+const hasPassthrough = process.getuid?.() === 0 && (major > 6 || (major === 6 && minor >= 9));
+
+/** Writes through a descriptor or a mapping, on command. */
+const WRITER = `
+import mmap, os, sys
+path, how = sys.argv[1:3]
+fd = os.open(path, os.O_RDWR)
+m = mmap.mmap(fd, 4096) if how == 'mapping' else None
+if m: m[0:1]
+print('open', flush=True)
+for line in sys.stdin:
+    try:
+        data = line.strip().encode()
+        if m: m[0:len(data)] = data; m.flush()
+        else: os.pwrite(fd, data, 0)
+        print('ok', flush=True)
+    except OSError as e:
+        print(os.strerror(e.errno), flush=True)
+`;
+
+class Writer {
+  readonly child: ChildProcess;
+  readonly #lines: string[] = [];
+  readonly #wanting: ((line: string) => void)[] = [];
+
+  constructor(t: TestContext, path: string, how: 'descriptor' | 'mapping', actor?: string) {
+    const env = cleanEnv(actor === undefined ? {} : { GATE_ACTOR: actor });
+    this.child = spawn('python3', ['-c', WRITER, path, how], { env, stdio: ['pipe', 'pipe', 'inherit'] });
+    t.after(() => this.child.kill('SIGKILL'));
+    createInterface({ input: this.child.stdout! }).on('line', (line) => {
+      const want = this.#wanting.shift();
+      if (want) want(line);
+      else this.#lines.push(line);
+    });
+  }
+
+  line(): Promise<string> {
+    const line = this.#lines.shift();
+    return line === undefined ? new Promise((got) => this.#wanting.push(got)) : Promise.resolve(line);
+  }
+
+  write(text: string): Promise<string> {
+    this.child.stdin!.write(`${text}\n`);
+    return this.line();
+  }
+
+  async end(): Promise<void> {
+    this.child.stdin!.end();
+    await until(() => ended(this.child), PATIENCE_MS);
+  }
+}
+
+async function writer(
+  t: TestContext,
+  gate: Gate,
+  name: string,
+  how: 'descriptor' | 'mapping',
+  actor?: string,
+) {
+  const made = new Writer(t, gate.path(name), how, actor);
+  assert.equal(await made.line(), 'open');
+  return made;
+}
+
+function lostDir(gate: Gate): string {
+  return join(gate.root, '.gate', 'lost');
+}
+
+/** The records of what is kept, the oldest first. */
+function records(gate: Gate): LostRecord[] {
+  let names: string[];
+  try {
+    names = readdirSync(lostDir(gate));
+  } catch {
+    return [];
+  }
+  return names
+    .filter((name) => name.endsWith('.json'))
+    .sort()
+    .map((name) => parseRecord(name.slice(0, -5), readFileSync(join(lostDir(gate), name), 'utf8')))
+    .filter((record) => record !== undefined);
+}
+
+function kept(gate: Gate, record: LostRecord): string {
+  return readFileSync(join(lostDir(gate), record.id), 'utf8');
+}
+
+async function becomes(what: string, probe: () => unknown): Promise<void> {
+  assert.ok(await until(async () => Boolean(await probe()), PATIENCE_MS), `did not come: ${what}`);
+}
+
+async function conflict(gate: Gate): Promise<LostRecord> {
+  await becomes('a conflict copy', () => records(gate).some(({ state }) => state === 'conflict'));
+  return records(gate).find(({ state }) => state === 'conflict')!;
+}
+
+async function killMount(gate: Gate): Promise<void> {
+  gate.mounter.kill('SIGKILL');
+  await becomes('the end of the mount', () => ended(gate.mounter));
+  spawnSync('umount', ['-l', gate.mount]);
+}
+
+const CONTENT = `old${' '.repeat(4093)}`;
+const start = async (t: TestContext, options: GateOptions) => {
+  const gate = await startGate(t, { brokerFlags: SHORT, ...options });
+  writeFileSync(join(gate.root, 'f'), CONTENT);
+  return gate;
+};
+
+for (const delegation of [true, false])
+  for (const how of ['descriptor', 'mapping'] as const)
+    test(`a ${how} that outlives its killed view writes to an inode of its own (delegation ${delegation})`, {
+      skip: !hasPassthrough,
+    }, async (t) => {
+      const gate = await start(t, { delegation });
+      const left = await writer(t, gate, 'f', how);
+      await killMount(gate);
+      await gate.startMount();
+      const next = await gate.actor('next');
+      const file = await next.open('f', 'RDWR');
+      assert.equal(await left.write('LEFT'), 'ok');
+      assert.equal(await next.do('write', file, 'NEW!'), 4);
+      assert.equal(await left.write('LEFT OVER'), 'ok');
+      await next.do('close', file);
+      assert.match(readFileSync(join(gate.root, 'f'), 'utf8'), /^NEW! {10}/);
+      assert.equal(((await next.do('readFile', 'f')) as string).slice(0, 5), 'NEW! ');
+      const record = await conflict(gate);
+      assert.equal(record.path, 'f');
+      assert.equal(record.why, 'session_lost');
+      assert.match(kept(gate, record), /^LEFT OVER/);
+      await left.end();
+    });
+
+test('what is kept of a writer that writes no more is removed again, and nothing is kept where nobody writes', {
+  skip: !hasPassthrough,
+}, async (t) => {
+  const gate = await start(t, {});
+  writeFileSync(join(gate.root, 'g'), 'g');
+  const left = await writer(t, gate, 'f', 'descriptor');
+  await killMount(gate);
+  await gate.startMount();
+  const next = await gate.actor('next');
+  await next.do('writeFile', 'g', 'new');
+  assert.deepEqual(records(gate), []);
+  await next.do('writeFile', 'f', 'new');
+  assert.deepEqual(
+    records(gate).map(({ path, state }) => [path, state]),
+    [['f', 'watched']],
+  );
+  assert.equal(kept(gate, records(gate)[0]!), CONTENT);
+  assert.deepEqual((await next.do('readdir', '.')) as string[], ['f', 'g']);
+  await left.end();
+  await becomes('nothing kept', () => records(gate).length === 0);
+  assert.equal(readFileSync(join(gate.root, 'f'), 'utf8'), 'new');
+  await settle();
+});
