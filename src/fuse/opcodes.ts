@@ -275,7 +275,7 @@ op('WRITE', 40, 'write', (m, h, req) => {
 });
 
 op('FLUSH', 24, 'flush', (m, h, req) => {
-  h.flush(req, m.u64(0), m.big(16));
+  h.flush!(req, m.u64(0), m.big(16));
   return 0;
 });
 

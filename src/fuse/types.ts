@@ -112,7 +112,8 @@ export interface Handlers {
   read(req: Request, fh: number, offset: number, size: number, flags: number): void;
   /** `writeFlags`: FUSE_WRITE_KILL_SUIDGID, FUSE_WRITE_CACHE. */
   write(req: Request, fh: number, offset: number, data: Buffer, writeFlags: number, flags: number): void;
-  flush(req: Request, fh: number, lockOwner: bigint): void;
+  /** A close(2). Where it is missing, closing still writes dirty mappings out (fuse_flush, fs/fuse/file.c). */
+  flush?(req: Request, fh: number, lockOwner: bigint): void;
   release(req: Request, fh: number, flags: number, releaseFlags: number): void;
   fsync(req: Request, fh: number, datasync: boolean): void;
   opendir(req: Request, flags: number): void;

@@ -28,9 +28,13 @@ export class Answers {
     this.#virtual = virtual;
   }
 
-  /** While somebody may write to it, or an operation waits below it, the kernel must ask again. */
+  /**
+   * While an operation waits below it, or somebody may write to it through a mapping that passes the kernel's FUSE by, the kernel must
+   * ask again. Of writes that do come through FUSE it marks the attributes stale itself.
+   */
   attrValidMs(node: Node): number {
-    return node.writers > 0 || node.replays > 0 ? 0 : this.#parts.attrValidMs;
+    const written = node.writers > 0 && this.#parts.view.options.mappingsOutliveRelease;
+    return written || node.replays > 0 ? 0 : this.#parts.attrValidMs;
   }
 
   getattr(req: Request, node: Node): void {

@@ -2,6 +2,8 @@
  * The view over FUSE: one method an opcode. Everything is answered at once, except two requests that may be parked
  * because the kernel holds no lock for them: OPEN, and the GETATTR of a replay (replay.ts).
  *
+ * FLUSH is not answered here: ENOSYS spares every close a request, and the kernel writes dirty mappings out at close all the same.
+ *
  * Never done here: a synchronous call into the mount itself, a look at /proc that can block (prober.ts), a wait for
  * the broker under a kernel lock.
  */
@@ -338,10 +340,10 @@ export class Frontend implements Handlers {
     if (handle.snapshot !== null)
       return void this.#api.replyData(req, handle.snapshot.subarray(offset, offset + size));
     const fd = this.#view.fdOf(handle);
-    const buffer = readBuffer(size);
-    const got = fd < 0 ? fd : sys.pread(fd, buffer, offset, size);
+    const place = this.#api.dataBuffer(size);
+    const got = fd < 0 ? fd : sys.pread(fd, place, offset);
     if (got < 0) this.#api.replyError(req, -got);
-    else this.#api.replyData(req, buffer.subarray(0, got));
+    else this.#api.replyData(req, got === place.length ? place : place.subarray(0, got));
   }
 
   write(req: Request, fh: number, offset: number, data: Buffer, writeFlags: number, _flags: number): void {
@@ -352,10 +354,6 @@ export class Frontend implements Handlers {
     const put = fd < 0 ? fd : this.#view.modify(callerOf(req), fd, kills, () => sys.pwrite(fd, data, offset));
     if (put < 0) this.#api.replyError(req, -put);
     else this.#api.replyWrite(req, put);
-  }
-
-  flush(req: Request, _fh: number): void {
-    this.#api.replyOk(req);
   }
 
   release(req: Request, fh: number): void {
@@ -572,12 +570,4 @@ export class Frontend implements Handlers {
 
 function callerOf(req: Request): Caller {
   return { tid: req.pid, uid: req.uid, gid: req.gid };
-}
-
-let shared = Buffer.alloc(1024 * 1024);
-
-/** One buffer for all reads: its content is sent before the next request is taken. */
-function readBuffer(size: number): Buffer {
-  if (size > shared.length) shared = Buffer.alloc(size);
-  return shared;
 }

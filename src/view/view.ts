@@ -343,7 +343,7 @@ export class View {
     const dentry = node.dentry;
     if (dentry !== undefined && this.exclusions.isRuleFile(dentry.parent, dentry.name))
       this.exclusions.changed();
-    if (node.writers === 0) this.onChanged(node);
+    if (node.writers === 0 && this.options.mappingsOutliveRelease) this.onChanged(node);
     this.tree.release(node);
   }
 
