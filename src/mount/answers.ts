@@ -33,7 +33,7 @@ export class Answers {
    * ask again. Of writes that do come through FUSE it marks the attributes stale itself.
    */
   attrValidMs(node: Node): number {
-    const written = node.writers > 0 && this.#parts.view.options.mappingsOutliveRelease;
+    const written = node.writers > 0 && this.#parts.view.options.passthrough;
     return written || node.replays > 0 ? 0 : this.#parts.attrValidMs;
   }
 

@@ -6,6 +6,7 @@ import type { View } from '../view/view.ts';
 
 /** FOPEN_* (linux/fuse.h). */
 export const FOPEN_DIRECT_IO = 1 << 0;
+export const FOPEN_KEEP_CACHE = 1 << 1;
 export const FOPEN_NOFLUSH = 1 << 5;
 export const FOPEN_PASSTHROUGH = 1 << 7;
 

@@ -19,8 +19,9 @@ import * as ops from '../view/ops.ts';
 import { scratch } from '../view/scratch.ts';
 import type { View } from '../view/view.ts';
 import { Answers } from './answers.ts';
-import { Backing, FOPEN_DIRECT_IO } from './backing.ts';
+import { Backing, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE } from './backing.ts';
 import { Directories } from './directories.ts';
+import { keepsPages } from './pages.ts';
 import { hasInode, wantsToStop } from './proc.ts';
 import { Replays, type Run } from './replay.ts';
 import { VIRTUAL_DIRECTORY, type VirtualFile, VirtualFiles } from './virtual.ts';
@@ -277,7 +278,10 @@ export class Frontend implements Handlers {
   #replyOpen(req: Request, handle: Handle): void {
     const route = this.#backing.open(handle, req.uid, req.gid);
     const fd = route.backingId === 0 ? this.#view.fdOf(handle) : 0;
-    if (fd >= 0 && this.#api.replyOpen(req, { fh: handle.id, ...route }) >= 0) return;
+    const keeps = route.backingId === 0 && fd >= 0 && keepsPages(handle, fd, this.#parts.wallMs);
+    const flags = keeps ? route.flags | FOPEN_KEEP_CACHE : route.flags;
+    if (fd >= 0 && this.#api.replyOpen(req, { fh: handle.id, flags, backingId: route.backingId }) >= 0)
+      return;
     // The kernel refused the answer: its caller is gone, and no RELEASE will come.
     if (fd < 0) this.#api.replyError(req, -fd);
     this.#close(handle);

@@ -121,7 +121,7 @@ const why = runReactor({
         staleWrites: data.staleWrites,
         requestPrefix: data.requestPrefix,
         privileged: data.privileged,
-        mappingsOutliveRelease: data.passthrough,
+        passthrough: data.passthrough,
       },
       clock,
       locks: delegated,

@@ -25,7 +25,7 @@ export class Closing {
   start(): void {
     const node = this.#handle.node;
     const { grant } = this.#handle;
-    const needed = this.#view.options.mappingsOutliveRelease && grant !== null && node.nlink > 0;
+    const needed = this.#view.options.passthrough && grant !== null && node.nlink > 0;
     if (!needed) return this.#view.closed(this.#handle);
     for (let i = 0; i < PROBES_AT_ONCE; i++) if (!this.#busy()) return this.#view.closed(this.#handle);
     node.lookups++; // the node stays while its lock does

@@ -49,6 +49,8 @@ export class Node {
   backingOfRoot = false;
   /** Opens through the page cache, which do not mix with passthrough. */
   cachedUsers = 0;
+  /** What the file below was like when the kernel's cached pages of it were last known to be right; null: not known. */
+  pages: PagesVersion | null = null;
 
   constructor(
     id: number,
@@ -84,6 +86,14 @@ export class Node {
   get dentry(): Dentry | undefined {
     return this.names[this.names.length - 1];
   }
+}
+
+export interface PagesVersion {
+  readonly ctimeSec: number;
+  readonly ctimeNsec: number;
+  readonly mtimeSec: number;
+  readonly mtimeNsec: number;
+  readonly size: number;
 }
 
 export interface Dentry {

@@ -3,7 +3,7 @@ import type { Target } from '../lock/types.ts';
 import * as sys from '../sys/index.ts';
 import type { Actor, Caller } from './actors.ts';
 import type { Grant, Pending } from './locks.ts';
-import type { Node } from './node.ts';
+import type { Dentry, Node } from './node.ts';
 import { scratch } from './scratch.ts';
 import type { View } from './view.ts';
 
@@ -17,6 +17,8 @@ export const FMODE_EXEC = 0x20;
 export interface Opened {
   readonly actor: Actor;
   readonly grant: Grant | null;
+  /** The file below, opened for `accessOf(flags)`, or -1: nothing needed it yet. */
+  readonly fd: number;
 }
 
 /**
@@ -36,6 +38,7 @@ export class Opening {
   #kept: Grant | null = null;
   #secondArrival = false;
   #joined = false;
+  #fd = -1;
   #timer: { cancel(): void } | null = null;
   #over = false;
 
@@ -58,7 +61,7 @@ export class Opening {
 
   start(): void {
     if (this.#path === null) {
-      this.#view.withActor(this.caller, (actor) => this.#finish(0, { actor, grant: null }), true);
+      this.#view.withActor(this.caller, (actor) => this.#finish(0, { actor, grant: null, fd: -1 }), true);
       return;
     }
     const kept = this.#view.kept.take(this.caller.tid, this.#path);
@@ -121,12 +124,9 @@ export class Opening {
     const dentry = this.node.dentry;
     const stat = scratch;
     const path = dentry === undefined ? null : this.#view.pathIn(dentry.parent, dentry.name);
-    if (
-      this.#secondArrival ||
-      (path === this.#path && this.#view.tree.leadsTo(dentry!.parent, dentry!.name, this.node, stat))
-    ) {
+    if (this.#secondArrival || (path === this.#path && this.#reached(dentry!, stat))) {
       if (stat.nlink > 0 && !this.#secondArrival) this.node.nlink = stat.nlink;
-      this.#finish(0, { actor, grant });
+      this.#finish(0, { actor, grant, fd: this.#fd });
       return;
     }
     const there = this.#view.exists(this.#path!);
@@ -145,6 +145,16 @@ export class Opening {
     }
   }
 
+  /** Without passthrough the file is opened anyway, which answers the question as well. */
+  #reached(dentry: Dentry, stat: sys.StatBuf): boolean {
+    const { tree, options } = this.#view;
+    if (!options.passthrough) {
+      this.#fd = tree.openByName(this.node, accessOf(this.#flags), stat);
+      if (this.#fd >= 0) return true;
+    }
+    return tree.leadsTo(dentry.parent, dentry.name, this.node, stat);
+  }
+
   #refused(code: ErrorCode, message: string): void {
     this.#kept?.release();
     this.#view.refused(this.#actor, this.#targets, code, message);
@@ -154,6 +164,7 @@ export class Opening {
   #finish(error: number, opened: Opened | null): void {
     if (this.#over) {
       opened?.grant?.release();
+      if (this.#fd >= 0) sys.close(this.#fd);
       return;
     }
     this.#over = true;
@@ -163,6 +174,13 @@ export class Opening {
 
 export function opensForWriting(flags: number): boolean {
   return (flags & sys.O_ACCMODE) !== sys.O_RDONLY || (flags & sys.O_TRUNC) !== 0;
+}
+
+/** Of an open's flags, those with which the file below is opened for it. */
+export function accessOf(flags: number): number {
+  const access = flags & sys.O_ACCMODE;
+  const cuts = (flags & sys.O_TRUNC) !== 0 && access === sys.O_RDONLY;
+  return (cuts ? sys.O_RDWR : access) | (flags & sys.O_NOATIME);
 }
 
 export function errnoOf(code: ErrorCode): number {

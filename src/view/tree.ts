@@ -133,6 +133,25 @@ export class Tree {
     return -sys.ESTALE;
   }
 
+  /**
+   * Opens the node by its newest name, which costs less than by an O_PATH descriptor, and fills `stat`. A descriptor that the caller owns,
+   * or -errno; ESTALE: that name leads elsewhere by now.
+   */
+  openByName(node: Node, flags: number, stat: sys.StatBuf): number {
+    const dentry = node.dentry;
+    const parentFd = dentry === undefined ? -sys.ESTALE : this.fd(dentry.parent);
+    if (parentFd < 0) return parentFd;
+    // Whatever else has the name by now must not make us wait.
+    const fd = sys.openat(parentFd, dentry!.name, flags | O_NOFOLLOW | sys.O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return fd;
+    if (sys.fstatx(fd, stat, MASK) === 0 && isNode(node, stat)) {
+      node.nlink = stat.nlink;
+      return fd;
+    }
+    sys.close(fd);
+    return -sys.ESTALE;
+  }
+
   /** Keeps the node reachable although it is about to lose its name. */
   pin(node: Node): void {
     if (this.fd(node) >= 0 && node.fd >= 0) node.pinned = true;

@@ -22,7 +22,7 @@ import { Handle } from './handle.ts';
 import { KeptGrants } from './kept.ts';
 import { Grant, type LockPort, Pending } from './locks.ts';
 import { type Node, pathIn, pathOf } from './node.ts';
-import { type Opened, Opening, opensForWriting } from './opening.ts';
+import { accessOf, type Opened, Opening, opensForWriting } from './opening.ts';
 import { Overwrites } from './overwrites.ts';
 import { scratch } from './scratch.ts';
 import type { StalePolicy } from './stale.ts';
@@ -43,8 +43,8 @@ export interface ViewOptions {
   readonly requestPrefix: string;
   /** Acts as the caller when it makes files: the daemon is root. */
   readonly privileged: boolean;
-  /** A mapping may outlive its RELEASE (kernel passthrough): look before a write lock is given back. */
-  readonly mappingsOutliveRelease: boolean;
+  /** The kernel may read and write files below itself, so a mapping may outlive its RELEASE: look before a write lock is given back. */
+  readonly passthrough: boolean;
   /** What happens when an actor writes over a change that it has not seen. */
   readonly staleWrites: StalePolicy;
 }
@@ -224,7 +224,7 @@ export class View {
         actor.owner,
         `${actor.who.command} read it without a lock`,
       );
-      this.#opened(caller, node, flags, false, { actor, grant: null }, done);
+      this.#opened(caller, node, flags, false, { actor, grant: null, fd: -1 }, done);
     });
   }
 
@@ -239,17 +239,19 @@ export class View {
     const version = opened.grant === null ? null : this.overwrites.opening(opened.actor, node, flags);
     if (version === undefined) {
       opened.grant?.release();
+      if (opened.fd >= 0) sys.close(opened.fd);
       return done(-sys.ESTALE, null);
     }
-    const fd = (flags & sys.O_TRUNC) === 0 ? null : this.#openTruncating(caller, node, flags, killPriv);
-    if (fd !== null && fd < 0) {
+    const cuts = (flags & sys.O_TRUNC) !== 0;
+    const fd = cuts ? this.#truncating(caller, node, flags, killPriv, opened.fd) : opened.fd;
+    if (cuts && fd < 0) {
       opened.grant?.release();
       return done(fd, null);
     }
     const exec = (flags & sys.FMODE_EXEC) !== 0;
     if (exec) opened.grant?.release();
     const handle = this.addHandle(node, flags, opened.actor, exec ? null : opened.grant);
-    if (fd !== null) handle.fd = fd;
+    handle.fd = fd;
     if (version !== null && handle.writes) handle.writer = { actor: opened.actor, version };
     done(0, handle);
   }
@@ -257,11 +259,10 @@ export class View {
   /**
    * Cuts a file to nothing, through the descriptor that its handle keeps. Closing another one would do for the content, but ext4 writes
    * a file that was cut and rewritten out at the next close of it (auto_da_alloc), so that a crash cannot leave it empty: that
-   * close must be the writer's.
+   * close must be the writer's. `open`: that descriptor if there is one already, else -1.
    */
-  #openTruncating(caller: Caller, node: Node, flags: number, killPriv: boolean): number {
-    const access = flags & sys.O_ACCMODE;
-    const fd = this.reopen(node, access === sys.O_RDONLY ? sys.O_RDWR : access);
+  #truncating(caller: Caller, node: Node, flags: number, killPriv: boolean, open: number): number {
+    const fd = open >= 0 ? open : this.reopen(node, accessOf(flags));
     if (fd < 0) return fd;
     const error = this.modify(caller, fd, killPriv, () => sys.ftruncate(fd, 0));
     if (error === 0) return fd;
@@ -284,7 +285,9 @@ export class View {
   /** A descriptor of the file below for this handle: its own, opened on first use. -errno on failure. */
   fdOf(handle: Handle): number {
     if (handle.fd >= 0) return handle.fd;
-    const fd = this.reopen(handle.node, handle.flags & (sys.O_ACCMODE | sys.O_NOATIME));
+    const flags = accessOf(handle.flags);
+    const named = this.tree.openByName(handle.node, flags, scratch);
+    const fd = named >= 0 ? named : this.reopen(handle.node, flags);
     if (fd >= 0) handle.fd = fd;
     return fd;
   }
@@ -343,7 +346,7 @@ export class View {
     const dentry = node.dentry;
     if (dentry !== undefined && this.exclusions.isRuleFile(dentry.parent, dentry.name))
       this.exclusions.changed();
-    if (node.writers === 0 && this.options.mappingsOutliveRelease) this.onChanged(node);
+    if (node.writers === 0 && this.options.passthrough) this.onChanged(node);
     this.tree.release(node);
   }
 

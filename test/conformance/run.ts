@@ -14,10 +14,11 @@ import { attributes } from './attributes.ts';
 import { data } from './data.ts';
 import { type Checks, Skipped } from './kit.ts';
 import { names } from './names.ts';
+import { pages } from './pages.ts';
 import { processes } from './processes.ts';
 import { users } from './users.ts';
 
-export const topics: Readonly<Record<string, Checks>> = { names, data, attributes, users, processes };
+export const topics: Readonly<Record<string, Checks>> = { names, data, pages, attributes, users, processes };
 
 export interface Outcome {
   readonly name: string;
