@@ -125,6 +125,8 @@ export class Frontend implements Handlers {
       const { overwrites } = this.#view;
       const cuts = grant !== null && args.size !== undefined;
       if (cuts && !overwrites.truncating(callerOf(req), node)) this.#api.replyError(req, sys.ESTALE);
+      else if (args.size === undefined && args.mtime !== undefined)
+        overwrites.touching(callerOf(req), node, () => this.#setattr(req, node, args, undefined));
       else if (this.#setattr(req, node, args, undefined) && cuts) overwrites.truncated(callerOf(req), node);
       grant?.release();
     };

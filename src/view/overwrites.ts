@@ -59,6 +59,16 @@ export class Overwrites {
     if (about !== null) this.#stale.wrote(about.actor, about.path, versionOf(scratch));
   }
 
+  /** Sets times, which is no change of the content. `change`: false when it failed. */
+  touching(caller: Caller, node: Node, change: () => boolean): boolean {
+    const about = this.#about(caller, node);
+    const before = about === null ? '' : versionOf(scratch);
+    const done = change();
+    if (about !== null && done && this.#view.tree.stat(node, scratch) === 0)
+      this.#stale.touched(about.actor, about.path, before, versionOf(scratch));
+    return done;
+  }
+
   /** Fills `scratch`. */
   #about(caller: Caller, node: Node): { actor: Actor; path: PathString } | null {
     const actor = this.#stale.on ? this.#view.knownActor(caller) : null;

@@ -74,6 +74,16 @@ export class StaleWrites {
     this.#writers.set(path, { version, owner, program: actor.who.command ?? '', atMs: this.#clock.nowMs() });
   }
 
+  /** `actor` changed nothing but the times: who had seen the file before has still seen it. */
+  touched(actor: Actor, path: PathString, before: string, after: string): void {
+    if (this.#agents.get(`${actor.owner}\0${path}`) === before)
+      this.#agents.set(`${actor.owner}\0${path}`, after);
+    if (this.#processes.get(`${actor.pid}\0${path}`) === before)
+      this.#processes.set(`${actor.pid}\0${path}`, after);
+    const writer = this.#writers.get(path);
+    if (writer?.version === before) this.#writers.set(path, { ...writer, version: after });
+  }
+
   /** What is to be done when `actor` is about to write over this version; null: nothing is in the way. */
   check(actor: Actor, path: PathString, version: string): Verdict | null {
     const seen = actor.agent === undefined ? undefined : this.#agents.get(`${actor.owner}\0${path}`);

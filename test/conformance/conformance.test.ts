@@ -21,7 +21,7 @@ const total = Object.values(topics).reduce((sum, checks) => sum + Object.keys(ch
 for (const passthrough of [true, false]) {
   const mode = passthrough ? 'passthrough' : 'through the view';
   test(`${mode}: every check ends as it does natively`, { timeout: 300_000 }, async (t) => {
-    const gate = await startGate(t, { passthrough });
+    const gate = await startGate(t, { passthrough, mountFlags: ['--stale-writes', 'off'] });
     for (const dir of [gate.dir, gate.root]) chmodSync(dir, 0o755);
     const native = mkdtempSync('/var/tmp/gate-native-');
     t.after(() => rmSync(native, { recursive: true, force: true }));

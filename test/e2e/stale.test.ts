@@ -183,3 +183,13 @@ function exists(path: string): boolean {
     return false;
   }
 }
+
+test('who sets the times of a file that it has seen has still seen it', async (t) => {
+  const gate = await startWith(t);
+  const alice = await gate.actor('alice');
+  await alice.do('readFile', 'plan.md');
+  const touch = gate.sh('touch -d @5 plan.md', { env: { GATE_ACTOR: 'alice' } });
+  assert.equal((await touch.done).status, 0);
+  await alice.do('writeFile', 'plan.md', 'two\n');
+  assert.deepEqual(await told(gate), []);
+});
