@@ -73,7 +73,6 @@ export async function loadState(
   gauges: { readonly sessions: () => number },
 ): Promise<BrokerState> {
   const counters = new DurableCounters(store);
-  await counters.refill();
   const core = new LockCore({ counters, limits: settings.limits });
   const seen = new Seen();
   core.load(unleasedHolds(store, seen), []);
@@ -99,6 +98,10 @@ export async function loadState(
     lastSeq = event.seq;
     break;
   }
+  const known = new Set<string>([HTTP_SESSION]);
+  for (const [id] of store.rows('session')) known.add(id);
+  // All was read: a database that turns out to be damaged is left as it is.
+  await counters.refill();
   const state: BrokerState = new BrokerState(
     { settings, store, core, counters, time, hub, metrics },
     lastSeq + 1,
@@ -109,8 +112,6 @@ export async function loadState(
   for (const { request } of waiters)
     if (request.session === HTTP_SESSION)
       state.apply({ type: 'cancel', requestId: request.requestId, session: HTTP_SESSION });
-  const known = new Set<string>([HTTP_SESSION]);
-  for (const [id] of store.rows('session')) known.add(id);
   const orphans = new Set<string>();
   for (const session of seen.sessions) if (!known.has(session)) orphans.add(session);
   for (const { request } of waiters) if (!known.has(request.session)) orphans.add(request.session);

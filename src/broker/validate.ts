@@ -138,8 +138,9 @@ export class Validator {
         this.#name(m, 'volume');
         this.#key(m, 'path');
         this.#name(m, 'what');
-        if (m.owner != null) this.#name(m, 'owner');
-        if (m.whose != null) this.#name(m, 'whose');
+        for (const field of ['owner', 'whose'])
+          if (m[field] == null) delete m[field];
+          else this.#name(m, field);
         this.#text(m, 'message');
         m.who = this.#who(m.who);
       }),
