@@ -19,6 +19,7 @@ import { mountFuse, parseMounts, unmountFuse } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
 import { Announcer } from './announce.ts';
 import { SessionKeeper } from './keeper.ts';
+import { Lookout } from './lookout.ts';
 import type { FromReactor } from './messages.ts';
 import type { MountOptions } from './options.ts';
 import { Relay } from './relay.ts';
@@ -96,11 +97,19 @@ async function serve(
     throw error;
   }
   const announcer = new Announcer(systemClock, () => keeper.session, volume, mountPoint);
-  const relay = new Relay(
+  const lookout = new Lookout({
+    clock: systemClock,
+    session: () => keeper.session,
+    volume,
+    look: threads.look,
+    use: (verdict) => relay.standstill(verdict),
+  });
+  const relay: Relay = new Relay(
     keeper.session,
     volume,
     threads.send,
     announcer,
+    lookout,
     log,
     systemClock,
     options.delegation !== 'off',

@@ -8,6 +8,7 @@ import type { DelegateActivity, Delegation } from '../view/delegate.ts';
 import type { LockRequest } from '../view/locks.ts';
 import type { StalePolicy } from '../view/stale.ts';
 import type { FreshJob } from '../view/unclean.ts';
+import type { LockWait, Verdict } from './standstill.ts';
 
 /** The reactor to the main thread. */
 export type FromReactor =
@@ -84,6 +85,8 @@ export type ToReactor =
   | { readonly t: 'granted'; readonly requestId: string; readonly lockId: string; readonly token: number }
   | { readonly t: 'queued'; readonly requestId: string; readonly blockers: readonly string[] }
   | { readonly t: 'refused'; readonly requestId: string; readonly code: ErrorCode; readonly message: string }
+  /** The holder in the way waits for this very request: it is to join that owner's lock. */
+  | { readonly t: 'join'; readonly requestId: string; readonly owner: string }
   | { readonly t: 'done'; readonly id: number; readonly result: number }
   | { readonly t: 'text'; readonly id: number; readonly text: string }
   | { readonly t: 'rescued'; readonly id: number; readonly result: Rescued }
@@ -113,6 +116,16 @@ export type ToProber =
 export type FromProber =
   | { readonly t: 'actor'; readonly id: number; readonly actor: Actor }
   | { readonly t: 'ancestors'; readonly id: number; readonly pids: readonly number[] };
+
+/** The main thread to the prober, and its answer. */
+export interface StandstillQuestion {
+  readonly id: number;
+  readonly waits: readonly LockWait[];
+}
+export interface StandstillAnswer {
+  readonly id: number;
+  readonly verdicts: readonly Verdict[];
+}
 
 /** What the reactor's thread is started with. */
 export interface ReactorData {

@@ -67,6 +67,10 @@ export class MessageLockPort implements DelegationPort {
   answered(message: Extract<ToReactor, { requestId: string }>): void {
     const answers = this.#waiting.get(message.requestId);
     if (answers === undefined) return;
+    if (message.t === 'join') {
+      answers.join?.(message.owner);
+      return;
+    }
     if (message.t === 'queued') {
       answers.queued?.(message.blockers);
       return;

@@ -3,10 +3,11 @@
  * that waits for us. It answers the reactor over a port and wakes it by its eventfd.
  */
 import { readdirSync, statSync } from 'node:fs';
-import { type MessagePort, workerData } from 'node:worker_threads';
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { eventfdSignal } from '../sys/index.ts';
 import type { Actor } from '../view/actors.ts';
-import type { FromProber, ToProber } from './messages.ts';
+import { ProcProcessTable } from './blocked.ts';
+import type { FromProber, StandstillAnswer, StandstillQuestion, ToProber } from './messages.ts';
 import {
   ANCESTORS_MAX,
   argumentNamesOf,
@@ -17,6 +18,7 @@ import {
   statOf,
   statusOf,
 } from './proc.ts';
+import { findStandstills } from './standstill.ts';
 
 export interface ProberData {
   readonly port: MessagePort;
@@ -118,4 +120,9 @@ port.on('message', (message: ToProber) => {
       : { t: 'ancestors', id: message.id, pids: ancestorsWithOpen(message.tid, message.dev, message.ino) };
   port.postMessage(answer);
   eventfdSignal(wakeFd);
+});
+
+parentPort!.on('message', ({ id, waits }: StandstillQuestion) => {
+  const answer: StandstillAnswer = { id, verdicts: findStandstills(waits, new ProcProcessTable()) };
+  parentPort!.postMessage(answer);
 });

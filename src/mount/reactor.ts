@@ -40,6 +40,7 @@ function fromMain(message: ToReactor): void {
   switch (message.t) {
     case 'granted':
     case 'queued':
+    case 'join':
     case 'refused':
       broker.answered(message);
       break;

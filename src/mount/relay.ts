@@ -3,7 +3,9 @@ import { isErrorCode } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Delegated, GateSession, Grant, Push } from '../client/index.ts';
 import type { Announcer } from './announce.ts';
+import type { Lookout } from './lookout.ts';
 import type { FromReactor, ToReactor } from './messages.ts';
+import type { Verdict } from './standstill.ts';
 
 /** Between two tries to get the delegation that another view has. */
 const DELEGATION_AGAIN_MS = 30_000;
@@ -18,6 +20,7 @@ export class Relay {
   readonly #volume: string;
   readonly #toReactor: (message: ToReactor) => void;
   readonly #announcer: Announcer;
+  readonly #lookout: Lookout;
   readonly #clock: Clock;
   readonly #delegation: boolean;
   readonly #log: Logger;
@@ -30,6 +33,7 @@ export class Relay {
     volume: string,
     toReactor: (message: ToReactor) => void,
     announcer: Announcer,
+    lookout: Lookout,
     log: Logger,
     clock: Clock,
     delegation: boolean,
@@ -40,6 +44,7 @@ export class Relay {
     this.#volume = volume;
     this.#toReactor = toReactor;
     this.#announcer = announcer;
+    this.#lookout = lookout;
     this.#log = log;
     this.use(session);
   }
@@ -59,6 +64,7 @@ export class Relay {
         const { requestId, blockers } = push;
         if (!this.#open.has(requestId)) return;
         this.#announcer.queued(requestId);
+        this.#lookout.queued(requestId);
         return this.#toReactor({ t: 'queued', requestId, blockers });
       }
       case 'recall':
@@ -99,9 +105,24 @@ export class Relay {
 
   /** The session is lost: all that waited or was held is gone. */
   lost(): void {
-    for (const requestId of this.#open) this.#announcer.ended(requestId);
+    for (const requestId of this.#open) this.#over(requestId);
     this.#open.clear();
     this.#toReactor({ t: 'session_lost' });
+  }
+
+  /** A request does not wait any more. */
+  #over(requestId: string): void {
+    this.#announcer.ended(requestId);
+    this.#lookout.ended(requestId);
+  }
+
+  /** A wait that would never end. */
+  standstill({ requestId, join }: Verdict): void {
+    if (!this.#open.has(requestId)) return;
+    if (join !== null) return this.#toReactor({ t: 'join', requestId, owner: join });
+    this.handle({ t: 'cancel', requestId });
+    const message = 'Waiting would never end: processes wait for each other, and for locks.';
+    this.#toReactor({ t: 'refused', requestId, code: 'deadlock', message });
   }
 
   handle(message: FromReactor): void {
@@ -109,7 +130,7 @@ export class Relay {
       case 'acquire':
         return this.#acquire(message);
       case 'cancel':
-        this.#announcer.ended(message.requestId);
+        this.#over(message.requestId);
         this.#open.delete(message.requestId);
         return this.#tell({ op: 'cancel', requestId: message.requestId });
       case 'release':
@@ -172,10 +193,11 @@ export class Relay {
     const session = this.#session;
     this.#open.add(requestId);
     this.#announcer.asked(requestId, tid, targets[0]!.path, targets[0]!.mode);
+    this.#lookout.asked(request);
     session.send(
       { op: 'acquire', requestId, owner, volume: this.#volume, kind, targets, waitMs, who },
       (answer) => {
-        this.#announcer.ended(requestId);
+        this.#over(requestId);
         if (!this.#open.delete(requestId)) return; // cancelled: the broker gives a late grant back itself
         if (answer === undefined)
           this.#toReactor({ t: 'refused', requestId, code: 'unavailable', message: 'the broker is away' });

@@ -5,8 +5,9 @@ import { MessageChannel, Worker } from 'node:worker_threads';
 import { GateError } from '../base/errors.ts';
 import { mountAt } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
-import type { FromReactor, ReactorData, ToReactor } from './messages.ts';
+import type { FromReactor, ReactorData, StandstillAnswer, ToReactor } from './messages.ts';
 import { KNOWN_AGENTS, type MountOptions, NONBLOCK_WAITERS } from './options.ts';
+import type { LockWait, Verdict } from './standstill.ts';
 
 /** Descriptors that one process was seen to keep at most, whatever its limit says. */
 const DESCRIPTORS_SEEN_MAX = 20_000;
@@ -21,6 +22,8 @@ export interface Started {
 
 export interface Threads {
   send(message: ToReactor): void;
+  /** Has the prober look which of these waits would never end. */
+  look(waits: readonly LockWait[]): Promise<readonly Verdict[]>;
   /** `failed`: the reactor's thread died. */
   onMessage(use: (message: FromReactor) => void, failed: (error: Error) => void): void;
   stop(): Promise<void>;
@@ -73,7 +76,18 @@ export function startThreads(options: MountOptions, started: Started): Threads {
     workerData: data,
     transferList: [main.port2, prober.port1],
   });
+  const looks = new Map<number, (verdicts: readonly Verdict[]) => void>();
+  let nextLook = 1;
+  probing.on('message', ({ id, verdicts }: StandstillAnswer) => {
+    looks.get(id)?.(verdicts);
+    looks.delete(id);
+  });
   return {
+    look(waits) {
+      const id = nextLook++;
+      probing.postMessage({ id, waits });
+      return new Promise((done) => looks.set(id, done));
+    },
     send(message) {
       main.port1.postMessage(message);
       sys.eventfdSignal(wakeFd);

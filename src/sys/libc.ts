@@ -19,6 +19,7 @@ export const SYSCALLS = {
   openat2: [437, 437],
   pidfd_open: [434, 434],
   pidfd_send_signal: [424, 424],
+  pidfd_getfd: [438, 438],
   gettid: [186, 178],
   tgkill: [234, 131],
   capget: [125, 90],

@@ -11,6 +11,7 @@ const c = {
   prctlString: bind('prctl', 'int', ['int', 'const char *', 'uint64', 'uint64', 'uint64']),
   pidfdOpen: bind('pidfd_open', 'int', ['int', 'uint32']),
   pidfdSendSignal: bind('pidfd_send_signal', 'int', ['int', 'int', 'void *', 'uint32']),
+  pidfdGetfd: bind('pidfd_getfd', 'int', ['int', 'int', 'uint32']),
   getrlimit: bind('getrlimit', 'int', ['int', 'void *']),
   setrlimit: bind('setrlimit', 'int', ['int', 'void *']),
   clockGettime: bind('clock_gettime', 'int', ['int', 'void *']),
@@ -55,6 +56,11 @@ export function pidfdOpen(pid: number, flags = 0): number {
 
 export function pidfdSendSignal(pidfd: number, signal: number): number {
   return result(c.pidfdSendSignal(pidfd, signal, null, 0));
+}
+
+/** Takes a copy of another process's descriptor: EPERM without the right to trace it (pidfd_getfd(2)). */
+export function pidfdGetfd(pidfd: number, fd: number): number {
+  return result(c.pidfdGetfd(pidfd, fd, 0));
 }
 
 const limit = new BigUint64Array(2);

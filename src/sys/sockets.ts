@@ -1,12 +1,15 @@
-/** A pair of Unix sockets and one descriptor passed over it (SCM_RIGHTS, unix(7)): how fusermount3 hands over /dev/fuse. */
+/** Unix sockets (unix(7)): a descriptor passed over a pair (how fusermount3 hands over /dev/fuse), names, peers. */
 import koffi from 'koffi';
-import { MSG_CMSG_CLOEXEC } from './constants.ts';
+import { AF_UNIX, MSG_CMSG_CLOEXEC } from './constants.ts';
 import { EPROTO } from './errno.ts';
 import { bind, result } from './libc.ts';
 
 const c = {
   socketpair: bind('socketpair', 'int', ['int', 'int', 'int', 'void *']),
   recvmsg: bind('recvmsg', 'int64', ['int', 'void *', 'int']),
+  getsockname: bind('getsockname', 'int', ['int', 'void *', 'void *']),
+  getpeername: bind('getpeername', 'int', ['int', 'void *', 'void *']),
+  getsockopt: bind('getsockopt', 'int', ['int', 'int', 'int', 'void *', 'void *']),
 };
 
 const pair = new Int32Array(2);
@@ -18,6 +21,9 @@ export function socketpair(domain: number, type: number, protocol = 0): [number,
 
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
+const SO_PEERCRED = 17;
+/** sockaddr_un: u16 family, 108 bytes of path. */
+const SOCKADDR_UN_BYTES = 110;
 /** `struct msghdr`: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48. */
 const MSGHDR_BYTES = 56;
 
@@ -41,4 +47,22 @@ export function recvFd(socket: number): number {
   if (length < 20 || control.readInt32LE(8) !== SOL_SOCKET || control.readInt32LE(12) !== SCM_RIGHTS)
     return -EPROTO;
   return control.readInt32LE(16);
+}
+
+/** Name of a Unix socket or of its other end, one character a byte; '': it has none; null: not a Unix socket, or not connected. */
+export function socketName(socket: number, end: 'own' | 'peer'): string | null {
+  const address = Buffer.alloc(SOCKADDR_UN_BYTES);
+  const length = new Uint32Array([SOCKADDR_UN_BYTES]);
+  const code = (end === 'own' ? c.getsockname : c.getpeername)(socket, address, length);
+  if (result(code) < 0 || address.readUInt16LE(0) !== AF_UNIX) return null;
+  return address.toString('latin1', 2, Math.min(length[0]!, SOCKADDR_UN_BYTES));
+}
+
+/** The process at the other end when it connected (or listened, seen from a client); or `-errno` (SO_PEERCRED). */
+export function socketPeerPid(socket: number): number {
+  // struct ucred: pid, uid, gid
+  const ucred = new Int32Array(3);
+  const length = new Uint32Array([12]);
+  const code = result(c.getsockopt(socket, SOL_SOCKET, SO_PEERCRED, ucred, length));
+  return code < 0 ? code : ucred[0]!;
 }

@@ -116,6 +116,7 @@ export class DelegatedLocks implements LockPort {
         answers.granted(lockId, token);
       },
       queued: (blockers) => answers.queued?.(blockers),
+      join: (owner) => answers.join?.(owner),
       refused: (code, message) => {
         this.#pending.delete(request.requestId);
         answers.refused(code, message);

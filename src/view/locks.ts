@@ -21,6 +21,11 @@ export interface LockAnswers {
   granted(lockId: string, token: number): void;
   /** It waits behind `blockers` (owners). At most once, before `granted` or `refused`. */
   queued?(blockers: readonly string[]): void;
+  /**
+   * This owner's process, whose hold is in the way, waits for the asker, and can do nothing before it: the asker is to ask again in
+   * that owner's name. More than once, until `granted` or `refused`.
+   */
+  join?(owner: string): void;
   refused(code: ErrorCode, message: string): void;
 }
 
@@ -70,6 +75,7 @@ export type Admit = (
 /** A request on its way. Ends exactly once: by its answer, or by `cancel`. */
 export class Pending {
   readonly requestId: string;
+  readonly owner: string;
   readonly #port: LockPort;
   #open = true;
   /** Granted, and not let in yet. */
@@ -81,11 +87,13 @@ export class Pending {
     answers: {
       granted(grant: Grant): void;
       queued?(blockers: readonly string[]): void;
+      join?(owner: string): void;
       refused(code: ErrorCode, message: string): void;
     },
     admit: Admit,
   ) {
     this.requestId = request.requestId;
+    this.owner = request.owner;
     this.#port = port;
     port.acquire(request, {
       granted: (lockId) => {
@@ -105,6 +113,9 @@ export class Pending {
       },
       queued: (blockers) => {
         if (this.#open) answers.queued?.(blockers);
+      },
+      join: (owner) => {
+        if (this.#open) answers.join?.(owner);
       },
       refused: (code, message) => {
         if (!this.#open) return;

@@ -12,6 +12,8 @@ const NAME_BACK_MS = 100;
 const NAME_LOOK_MS = 10;
 /** open(2) flag in FUSE_OPEN of an exec (FMODE_EXEC, include/linux/fs.h). */
 export const FMODE_EXEC = 0x20;
+/** Told to whom EDEADLK is answered because of processes that wait for each other. */
+export const STANDSTILL = 'Waiting would never end: who holds it waits for the process that asks.';
 
 /** What an open was granted. `grant` null: it takes no lock. */
 export interface Opened {
@@ -94,6 +96,7 @@ export class Opening {
     this.#pending = this.#view.request(this.caller, owner, this.#actor!, 'handle', this.#targets, waitMs, {
       granted: (grant) => this.#granted(this.#actor!, grant),
       queued: () => this.#queued(),
+      join: (owner) => this.#join(owner),
       refused: (code, message) => this.#refused(code, message),
     });
   }
@@ -107,6 +110,18 @@ export class Opening {
       this.#pending!.cancel();
       this.#ask(owner);
     });
+  }
+
+  /**
+   * The holder waits for this very process, and can do nothing before it: as one they go on. But what the holder still has to
+   * read is not cut off under it, and nobody can be one with two.
+   */
+  #join(owner: string): void {
+    const cutsOff = (this.#flags & sys.O_TRUNC) !== 0 && !this.#view.writes(owner, this.node);
+    const refused = cutsOff || this.#pending!.owner !== this.#actor!.owner || !this.#view.holds(owner);
+    this.#pending!.cancel();
+    if (refused) return this.#refused('deadlock', STANDSTILL);
+    this.#ask(owner);
   }
 
   #granted(actor: Actor, grant: Grant): void {

@@ -1,6 +1,7 @@
 import type { ErrorCode } from '../base/errors.ts';
 import type { Actor, Caller } from './actors.ts';
 import type { Grant, Pending } from './locks.ts';
+import { STANDSTILL } from './opening.ts';
 import type { Plan } from './targets.ts';
 import type { View } from './view.ts';
 
@@ -33,13 +34,23 @@ export class Reservation {
     view.withActor(caller, (actor) => {
       if (this.#ended) return;
       this.actor = actor;
-      this.#pending = view.request(caller, actor.owner, actor, kind, plan.targets, view.options.waitMs, {
-        granted: (grant) => this.#settle(grant, null),
-        queued: () => {
-          if (!this.#ended) this.#on.queued();
-        },
-        refused: (code, message) => this.#settle(null, { code, message }),
-      });
+      this.#ask(caller, actor, kind, actor.owner);
+    });
+  }
+
+  #ask(caller: Caller, actor: Actor, kind: 'name' | 'handle', owner: string): void {
+    const view = this.#view;
+    this.#pending = view.request(caller, owner, actor, kind, this.plan.targets, view.options.waitMs, {
+      granted: (grant) => this.#settle(grant, null),
+      queued: () => {
+        if (!this.#ended) this.#on.queued();
+      },
+      join: (holder) => {
+        this.#pending!.cancel();
+        if (owner === actor.owner && view.holds(holder)) this.#ask(caller, actor, kind, holder);
+        else this.#settle(null, { code: 'deadlock', message: STANDSTILL });
+      },
+      refused: (code, message) => this.#settle(null, { code, message }),
     });
   }
 

@@ -185,6 +185,17 @@ export class View {
     });
   }
 
+  /** True when this owner has a lock through an open file of this view. */
+  holds(owner: string): boolean {
+    for (const handle of this.handles.values()) if (handle.grant?.owner === owner) return true;
+    return false;
+  }
+
+  /** True when this owner has a lock on this inode to write it. */
+  writes(owner: string, node: Node): boolean {
+    return [...node.handles].some((handle) => handle.writes && handle.grant?.owner === owner);
+  }
+
   /** Remembers a refusal, for `/.gate/why` and the event log. */
   refused(actor: Actor | null, targets: readonly Target[], code: ErrorCode, message: string): void {
     const path = targets[0]?.path ?? '';

@@ -14,6 +14,7 @@ import { connect, type Delegated, type GateSession } from '../../src/client/inde
 import type { Hold, Mode, Scope, Target } from '../../src/lock/index.ts';
 import { overlaps } from '../../src/lock/index.ts';
 import type { Announcer } from '../../src/mount/announce.ts';
+import type { Lookout } from '../../src/mount/lookout.ts';
 import { MessageLockPort } from '../../src/mount/port.ts';
 import { Relay } from '../../src/mount/relay.ts';
 import { DelegatedLocks } from '../../src/view/delegate.ts';
@@ -35,6 +36,7 @@ class Delegate {
     const clock = { nowMs: systemClock.nowMs, after: systemClock.after };
     this.locks = new DelegatedLocks(this.#port, clock, () => performance.now() < this.#authorityEndsMs);
     const announcer = { asked() {}, queued() {}, ended() {} } as unknown as Announcer;
+    const lookout = announcer as unknown as Lookout;
     relay = new Relay(
       session,
       VOLUME,
@@ -58,6 +60,7 @@ class Delegate {
         }
       },
       announcer,
+      lookout,
       silentLog,
       systemClock,
       true,
