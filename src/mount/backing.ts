@@ -1,7 +1,9 @@
 import type { FuseApi } from '../fuse/types.ts';
 import * as sys from '../sys/index.ts';
+import type { Caller } from '../view/actors.ts';
 import type { Handle } from '../view/handle.ts';
 import type { Node } from '../view/node.ts';
+import { scratch } from '../view/scratch.ts';
 import type { View } from '../view/view.ts';
 
 /** FOPEN_* (linux/fuse.h). */
@@ -26,8 +28,9 @@ const USER_BACKING_CAPS = sys.USER_CAPS | (1 << sys.CAP_SYS_ADMIN);
  * and closed with the last; passthrough and cached opens of one inode do not mix (EIO), so who came first decides.
  *
  * The file below is written with the credentials under which its id was made. An ordinary user's write must clear
- * setuid and setgid bits and root's must not (CAP_FSETID), so an id is made under the first opener's ids. A writer of the other kind
- * who comes while that id is in use reads and writes through us (FOPEN_DIRECT_IO goes with passthrough, and is coherent with it).
+ * setuid and setgid bits and root's must not (CAP_FSETID), nor a member's of the group that a setgid file without execute permission
+ * for the group belongs to. So an id is made under the first opener's ids. A writer of another kind who comes while that id is in use
+ * reads and writes through us (FOPEN_DIRECT_IO goes with passthrough, and is coherent with it).
  */
 export class Backing {
   readonly #view: View;
@@ -44,16 +47,15 @@ export class Backing {
     return this.#possible;
   }
 
-  /** `uid`, `gid`: of the opener. */
-  open(handle: Handle, uid: number, gid: number): Route {
+  open(handle: Handle, caller: Caller): Route {
     const node = handle.node;
     if (this.#possible && node.cachedUsers === 0) {
-      const id = node.backingId > 0 ? node.backingId : this.#register(handle.node, uid, gid);
+      const id = node.backingId > 0 ? node.backingId : this.#register(node, caller);
       if (id > 0) {
         node.backingId = id;
         node.backingUsers++;
         handle.passthrough = true;
-        const direct = handle.writes && node.backingOfRoot !== (uid === 0) ? FOPEN_DIRECT_IO : 0;
+        const direct = handle.writes && node.backingOf !== this.#kindOf(node, caller) ? FOPEN_DIRECT_IO : 0;
         return { flags: FOPEN_PASSTHROUGH | FOPEN_NOFLUSH | direct, backingId: id };
       }
     }
@@ -73,16 +75,27 @@ export class Backing {
     node.backingId = 0;
   }
 
-  #register(node: Node, uid: number, gid: number): number {
+  #register(node: Node, caller: Caller): number {
     const fd = this.#view.tree.fd(node);
     if (fd < 0) return fd;
-    node.backingOfRoot = uid === 0;
-    const error = uid === 0 ? 0 : sys.asUser(uid, gid, USER_BACKING_CAPS);
+    const kind = this.#kindOf(node, caller);
+    node.backingOf = kind;
+    const gid = kind === 'member' ? scratch.gid : caller.gid;
+    const error = kind === 'root' ? 0 : sys.asUser(caller.uid, gid, USER_BACKING_CAPS);
     const id = error < 0 ? error : this.#api.backingOpen(fd);
     sys.asRoot();
     // Not allowed, or the disk below is stacked too deep: it will not work for the next file either.
     if (id === -sys.EPERM || id === -sys.ELOOP || id === -sys.EOPNOTSUPP || id === -sys.ENOTTY)
       this.#possible = false;
     return id;
+  }
+
+  /** Of a member `scratch` has the attributes of the file. */
+  #kindOf(node: Node, caller: Caller): 'root' | 'user' | 'member' {
+    if (caller.uid === 0) return 'root';
+    // Hardly any file has this bit without the other: nobody else pays for the look.
+    if ((node.mode & (sys.S_ISGID | sys.S_IXGRP)) !== sys.S_ISGID) return 'user';
+    if (this.#view.tree.stat(node, scratch) < 0) return 'user';
+    return this.#view.writesAs(caller, scratch.mode, scratch.gid) ? 'member' : 'user';
   }
 }

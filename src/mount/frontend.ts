@@ -278,7 +278,7 @@ export class Frontend implements Handlers {
   }
 
   #replyOpen(req: Request, handle: Handle): void {
-    const route = this.#backing.open(handle, req.uid, req.gid);
+    const route = this.#backing.open(handle, callerOf(req));
     const fd = route.backingId === 0 ? this.#view.fdOf(handle) : 0;
     const keeps = route.backingId === 0 && fd >= 0 && keepsPages(handle, fd, this.#parts.wallMs);
     const flags = keeps ? route.flags | FOPEN_KEEP_CACHE : route.flags;
@@ -322,7 +322,7 @@ export class Frontend implements Handlers {
         const handle = this.#view.addHandle(made.node, flags, actor, grant);
         handle.fd = made.fd;
         this.#view.overwrites.created(handle, actor);
-        const route = this.#backing.open(handle, req.uid, req.gid);
+        const route = this.#backing.open(handle, callerOf(req));
         this.#answers.filled.attrValidMs = this.#answers.attrValidMs(made.node);
         if (this.#api.replyCreate(req, this.#answers.filled, { fh: handle.id, ...route }) >= 0) return;
         this.#close(handle);

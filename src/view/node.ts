@@ -24,6 +24,8 @@ export class Node {
   lookups = 0;
   /** Links as last seen. */
   nlink = 1;
+  /** Mode as last seen. */
+  mode = 0;
   /** Open handles on it. */
   handles: Set<Handle> = new Set();
   /** How many of them are open for writing, held mappings included: while any is, attributes are not cached. */
@@ -45,8 +47,8 @@ export class Node {
   /** Passthrough: the backing id shared by all its opens. 0: none. */
   backingId = 0;
   backingUsers = 0;
-  /** The backing id was made for root: writes through it keep setuid and setgid bits. */
-  backingOfRoot = false;
+  /** For what kind of writer the backing id was made (backing.ts). */
+  backingOf: 'root' | 'user' | 'member' = 'root';
   /** Opens through the page cache, which do not mix with passthrough. */
   cachedUsers = 0;
   /** What the file below was like when the kernel's cached pages of it were last known to be right; null: not known. */

@@ -72,7 +72,7 @@ export class Tree {
   /** The node of the inode in `stat`, which is known to stand at `name` in `parent`. */
   adopt(parent: Node, name: PathString, stat: sys.StatBuf): Node {
     const node = this.#identify(stat);
-    node.nlink = stat.nlink;
+    seen(node, stat);
     this.#name(parent, name, node);
     return node;
   }
@@ -80,7 +80,7 @@ export class Tree {
   /** The node of a nameless inode (O_TMPFILE) behind `fd`, an O_PATH descriptor that the tree takes over. */
   adoptNameless(fd: number, stat: sys.StatBuf): Node {
     const node = this.#identify(stat);
-    node.nlink = 0;
+    seen(node, stat);
     if (node.fd >= 0) sys.close(fd);
     else this.#fds.add(node, fd);
     node.pinned = true;
@@ -95,7 +95,7 @@ export class Tree {
       if (parentFd >= 0) {
         const error = sys.statx(parentFd, dentry!.name, AT_SYMLINK_NOFOLLOW, stat, MASK);
         if (error === 0 && isNode(node, stat)) {
-          node.nlink = stat.nlink;
+          seen(node, stat);
           return 0;
         }
       }
@@ -103,7 +103,7 @@ export class Tree {
       if (fd < 0) return fd;
     }
     const error = sys.statx(node.fd, '', AT_EMPTY_PATH, stat, MASK);
-    if (error === 0) node.nlink = stat.nlink;
+    if (error === 0) seen(node, stat);
     return error;
   }
 
@@ -273,6 +273,11 @@ export class Tree {
     sys.close(this.root.fd);
     this.root.fd = -1;
   }
+}
+
+function seen(node: Node, stat: sys.StatBuf): void {
+  node.nlink = stat.nlink;
+  node.mode = stat.mode;
 }
 
 function isNode(node: Node, stat: sys.StatBuf): boolean {

@@ -329,10 +329,23 @@ export class View {
   modify(caller: Caller, fd: number, killPriv: boolean, run: () => number): number {
     if (!killPriv || !this.options.privileged) return run();
     if (sys.fstatx(fd, scratch) < 0 || (scratch.mode & (sys.S_ISUID | sys.S_ISGID)) === 0) return run();
-    const error = sys.asUser(caller.uid, caller.gid);
+    const error = sys.asUser(
+      caller.uid,
+      this.writesAs(caller, scratch.mode, scratch.gid) ? scratch.gid : caller.gid,
+    );
     const result = error < 0 ? error : run();
     sys.asRoot();
     return result;
+  }
+
+  /**
+   * True when the caller is in the file's group, and the file has a setgid bit that a member's write does
+   * not take away: one without execute permission for the group. Such a write is done as that group, since the caller's
+   * supplementary groups are not ours.
+   */
+  writesAs(caller: Caller, mode: number, gid: number): boolean {
+    if ((mode & (sys.S_ISGID | sys.S_IXGRP)) !== sys.S_ISGID) return false;
+    return caller.uid !== 0 && this.inGroup(caller, gid);
   }
 
   /** Ends a handle: once, when the last descriptor is gone. */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import * as sys from '../../src/sys/index.ts';
-import { type Checks, needs, needsRoot, OTHER, outcome, type Place, py, sh, skip } from './kit.ts';
+import { type Checks, needs, needsRoot, OTHER, outcome, type Place, py, sh, skip, type User } from './kit.ts';
 
 const GROUP = 60_777;
 const MEMBER = { ...OTHER, groups: [GROUP] };
@@ -19,6 +19,17 @@ function file(place: Place, name: string, mode: number, uid = 0, gid = 0): void 
   fs.chownSync(place.path(name), uid, gid);
   fs.chmodSync(place.path(name), mode);
 }
+
+/** Python that changes what is in the file `f`. */
+const WAYS_TO_WRITE = {
+  write: `f = os.open('f', os.O_WRONLY); os.write(f, b'x')`,
+  append: `f = os.open('f', os.O_WRONLY | os.O_APPEND); os.write(f, b'x')`,
+  truncate: `os.truncate('f', 1)`,
+  ftruncate: `f = os.open('f', os.O_RDWR); os.ftruncate(f, 1)`,
+  'open to truncate': `os.open('f', os.O_WRONLY | os.O_TRUNC)`,
+  fallocate: `f = os.open('f', os.O_RDWR); os.posix_fallocate(f, 0, 100)`,
+  copy: `g = os.open('src', os.O_RDONLY); f = os.open('f', os.O_RDWR); os.copy_file_range(g, f, 3)`,
+};
 
 const modeOf = (place: Place, name: string) => fs.lstatSync(place.path(name)).mode & 0o7777;
 const ownersOf = (place: Place, name: string) => {
@@ -159,18 +170,9 @@ say(1)`;
 
   "a user's write takes setuid and setgid away, root's does not"(place) {
     open(place);
-    const ways = {
-      write: `f = os.open('f', os.O_WRONLY); os.write(f, b'x')`,
-      append: `f = os.open('f', os.O_WRONLY | os.O_APPEND); os.write(f, b'x')`,
-      truncate: `os.truncate('f', 1)`,
-      ftruncate: `f = os.open('f', os.O_RDWR); os.ftruncate(f, 1)`,
-      'open to truncate': `os.open('f', os.O_WRONLY | os.O_TRUNC)`,
-      fallocate: `f = os.open('f', os.O_RDWR); os.posix_fallocate(f, 0, 100)`,
-      copy: `g = os.open('src', os.O_RDONLY); f = os.open('f', os.O_RDWR); os.copy_file_range(g, f, 3)`,
-    };
     fs.writeFileSync(place.path('src'), 'source');
     const found: Record<string, string[]> = {};
-    for (const [way, script] of Object.entries(ways)) {
+    for (const [way, script] of Object.entries(WAYS_TO_WRITE)) {
       found[way] = [OTHER, undefined].flatMap((user) =>
         [0o6777, 0o2767].map((mode) => {
           file(place, 'f', mode, STRANGER.uid, STRANGER.gid);
@@ -182,10 +184,63 @@ say(1)`;
     // A group that may not execute: the setgid bit goes too, unless the writer is in the group (Linux 6.2).
     const [plain] = found.write!.slice(1, 2);
     const want = ['777', plain!, '6777', '2767'];
-    assert.deepEqual(found, Object.fromEntries(Object.keys(ways).map((way) => [way, want])));
+    assert.deepEqual(found, Object.fromEntries(Object.keys(WAYS_TO_WRITE).map((way) => [way, want])));
     file(place, 'f', 0o4755, STRANGER.uid, STRANGER.gid);
     fs.chownSync(place.path('f'), OTHER.uid, OTHER.gid);
     assert.equal(modeOf(place, 'f'), 0o755);
+  },
+
+  "a member's write leaves the setgid bit of a file that the group may not execute"(place) {
+    open(place);
+    fs.writeFileSync(place.path('src'), 'source');
+    const member: User = { ...STRANGER, groups: [GROUP + 1, GROUP] };
+    const found: Record<string, string[]> = {};
+    for (const [way, script] of Object.entries(WAYS_TO_WRITE)) {
+      found[way] = [member, { uid: STRANGER.uid, gid: GROUP }].flatMap((user) =>
+        [0o2666, 0o6767, 0o2676].map((mode) => {
+          file(place, 'f', mode, OTHER.uid, GROUP);
+          py(place, script, user);
+          return modeOf(place, 'f').toString(8);
+        }),
+      );
+    }
+    const want = ['2666', '2767', '676', '2666', '2767', '676'];
+    assert.deepEqual(found, Object.fromEntries(Object.keys(WAYS_TO_WRITE).map((way) => [way, want])));
+  },
+
+  'a member and a stranger write to one setgid file that both have open'(place) {
+    open(place);
+    const member = `os.setgroups([${GROUP}]); os.setegid(${OTHER.gid}); os.seteuid(${OTHER.uid})`;
+    const stranger = `os.setgroups([]); os.setegid(${STRANGER.gid}); os.seteuid(${STRANGER.uid})`;
+    const found = [
+      [member, stranger],
+      [stranger, member],
+    ].map(([first, second]) => {
+      file(place, 'f', 0o2666, 0, GROUP);
+      return py(
+        place,
+        `
+def child(become, write, held, go):
+    if os.fork() == 0:
+        os.close(go[1]); exec(become)
+        f = os.open('f', os.O_RDWR)
+        os.write(held, b'x'); os.read(go[0], 1)
+        if write: os.write(f, b'x')
+        os._exit(0)
+def run(writer):
+    held, go = os.pipe(), os.pipe()
+    child('${first}', writer == 0, held[1], go); os.read(held[0], 1)
+    child('${second}', writer == 1, held[1], go); os.read(held[0], 1)
+    os.write(go[1], b'xx'); os.wait(); os.wait()
+    mode = os.stat('f').st_mode & 0o7777
+    os.chmod('f', 0o2666)
+    return oct(mode)
+say(run(0), run(1))`,
+      );
+    });
+    const [kept, lost] = found[0] as [string, string];
+    assert.equal(kept, '0o2666');
+    assert.deepEqual(found[1], [lost, kept]);
   },
 
   'root and a user write to one setuid file that both have open'(place) {
