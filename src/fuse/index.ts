@@ -52,6 +52,7 @@ export { type MountInfo, mountAt, parseMounts } from './mountinfo.ts';
 export { encodeInvalEntry, encodeInvalInode, encodeNotifyDelete } from './notify.ts';
 export { OPERATIONS, opcodeName } from './opcodes.ts';
 export { type ReactorControl, type ReactorEnd, type ReactorOptions, runReactor } from './reactor.ts';
+export { openCovered, stackedAt } from './replace.ts';
 export { type FuseDevice, FuseSession, type SessionOptions, type TraceEvent } from './session.ts';
 export { TimerQueue } from './timers.ts';
 export type * from './types.ts';

@@ -11,6 +11,10 @@ import {
   AT_FDCWD,
   MNT_DETACH,
   MNT_FORCE,
+  MOUNT_ATTR_NODEV,
+  MOUNT_ATTR_NOEXEC,
+  MOUNT_ATTR_NOSUID,
+  MOUNT_ATTR_RDONLY,
   MS_NODEV,
   MS_NOEXEC,
   MS_NOSUID,
@@ -28,6 +32,7 @@ import { close, openat } from '../sys/files.ts';
 import { mount } from '../sys/mounts.ts';
 import { recvFd, socketpair } from '../sys/sockets.ts';
 import { mountAt } from './mountinfo.ts';
+import { detachUppermost, mountBeneath, stackedAt } from './replace.ts';
 
 const DEVICE = '/dev/fuse';
 const HELPER = 'fusermount3';
@@ -62,6 +67,11 @@ export interface MountOptions {
   readonly nosuid?: boolean;
   readonly nodev?: boolean;
   readonly noexec?: boolean;
+  /**
+   * A mount of this subtype that is there already, whose server is known to be dead, gives way to the new one. See replace.ts for when the
+   * directory below is not seen meanwhile.
+   */
+  readonly replace?: boolean;
   /** Largest READ; without it the kernel's own limit. */
   readonly maxReadBytes?: number;
 }
@@ -117,10 +127,27 @@ function mountAsRoot(options: MountOptions): Mounted {
     (options.nosuid ? MS_NOSUID : 0) |
     (options.nodev ? MS_NODEV : 0) |
     (options.noexec ? MS_NOEXEC : 0);
+  if (options.replace && replaceDead(options, data))
+    return { fd, privileged: true, allowOther: options.allowOther };
   const code = mount(options.fsName, options.mountPoint, `fuse.${options.subtype}`, flags, data.join(','));
   if (code >= 0) return { fd, privileged: true, allowOther: options.allowOther };
   close(fd);
   throw mountError(code, options.mountPoint);
+}
+
+/** True when the new mount took the place of the dead one; false when nothing is in the way any more. */
+function replaceDead(options: MountOptions, data: readonly string[]): boolean {
+  const { mountPoint, fsName, subtype } = options;
+  const dead = stackedAt(mountPoint, subtype).length;
+  const attributes =
+    (options.readOnly ? MOUNT_ATTR_RDONLY : 0) |
+    (options.nosuid ? MOUNT_ATTR_NOSUID : 0) |
+    (options.nodev ? MOUNT_ATTR_NODEV : 0) |
+    (options.noexec ? MOUNT_ATTR_NOEXEC : 0);
+  const readOnly = options.readOnly ?? false;
+  const slid = dead > 0 && mountBeneath({ mountPoint, fsName, subtype, data, readOnly, attributes }) >= 0;
+  detachUppermost(mountPoint, dead);
+  return slid;
 }
 
 function mountError(code: number, mountPoint: PathString): FuseMountError {
@@ -154,6 +181,9 @@ function helperOptions(options: MountOptions, allowOther: boolean): string {
 
 async function mountAsUser(options: MountOptions): Promise<Mounted> {
   if (!existsSync(DEVICE)) close(openDevice());
+  if (options.replace)
+    for (const _ of stackedAt(options.mountPoint, options.subtype))
+      await unmountFuse(options.mountPoint, { lazy: true });
   const allowOther = options.allowOther && userAllowOther();
   const sockets = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC);
   if (typeof sockets === 'number')

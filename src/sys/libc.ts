@@ -26,6 +26,11 @@ export const SYSCALLS = {
   capset: [126, 91],
   name_to_handle_at: [303, 264],
   fchmodat2: [452, 452],
+  open_tree: [428, 428],
+  move_mount: [429, 429],
+  fsopen: [430, 430],
+  fsconfig: [431, 431],
+  fsmount: [432, 432],
 } as const satisfies Record<string, readonly [number, number]>;
 
 export type LibcFunction = ReturnType<typeof libc.func>;
