@@ -4,6 +4,7 @@ import { constants } from 'node:os';
 import { newId } from '../base/ids.ts';
 import { ownsTerminal } from '../base/process.ts';
 import { CliError, type Context, usage } from './context.ts';
+import { mountOf, VIEW_TYPE } from './mounts.ts';
 
 const NAME_CHARS_MAX = 64;
 
@@ -36,7 +37,9 @@ export interface RunningCommand {
 export function runAs(context: Context, actor: string, command: readonly string[]): RunningCommand {
   const [file, ...args] = command;
   const env: Record<string, string | undefined> = { ...context.env, GATE_ACTOR: actor };
-  const child = spawn(file!, args, { stdio: 'inherit', env });
+  // A shell that stands beneath a view in place would leave its commands there: by its path the folder is the one in the view.
+  const cwd = mountOf(context.cwd)?.type === VIEW_TYPE ? context.cwd : undefined;
+  const child = spawn(file!, args, { stdio: 'inherit', env, cwd });
   for (const signal of FORWARDED)
     process.on(signal, () => {
       // At a terminal, Ctrl-C and Ctrl-\ reach the command without us.

@@ -3,7 +3,7 @@ import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'nod
 import { release } from 'node:os';
 import { isAlive } from '../base/process.ts';
 import { canWrite, type StateFiles } from '../base/state.ts';
-import { bypassers } from './commands/up.ts';
+import { bypassers } from './bypass.ts';
 import type { Context } from './context.ts';
 import { mountAt, mountedViews, VIEW_TYPE } from './mounts.ts';
 import { readBroker } from './supervisor/supervisor.ts';
@@ -192,10 +192,10 @@ export const CHECKS: readonly Check[] = [
   },
 ];
 
-/** A mount whose server is gone answers ENOTCONN. */
+/** A mount whose server is gone answers ENOTCONN to what the kernel must ask it. */
 function isStale(mount: string): boolean {
   try {
-    accessSync(mount);
+    statfsSync(mount);
     return false;
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'ENOTCONN';

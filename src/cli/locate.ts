@@ -29,7 +29,8 @@ export function absolute(context: Context, path: string): string {
 /** Like `absolute`, with the last name resolved too. */
 export function resolved(context: Context, path: string): string {
   try {
-    return realpathSync(resolve(context.cwd, path));
+    // The C library's own, which asks nothing of the last name but whether it is a symlink: a dead mount may be there.
+    return realpathSync.native(resolve(context.cwd, path));
   } catch {
     return absolute(context, path);
   }

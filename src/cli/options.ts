@@ -222,12 +222,12 @@ export const MOUNT_OPTIONS = {
     parse: oneOf('auto', 'deny', 'warn', 'off'),
     fallback: 'auto',
   }),
-  attrValidMs: spec({
+  attrValidMs: spec<number | undefined>({
     flag: 'attr-valid-ms',
     value: 'MS',
-    help: 'how long the kernel may remember attributes and names of the view',
-    parse: milliseconds,
-    fallback: 1000,
+    help: "how long the kernel may remember attributes and names of the view, and so miss what is changed beside it; 'auto': 1000, and in place 3600000 once nobody works in the tree below (default: auto)",
+    parse: (value) => (value === 'auto' ? undefined : milliseconds(value)),
+    fallback: undefined,
   }),
   logLevel,
 };

@@ -18,10 +18,17 @@ export interface ViewRecord {
   /** Options as they were asked for, as text: see options.ts. */
   readonly brokerOptions: Readonly<Record<string, string>>;
   readonly mountOptions: Readonly<Record<string, string>>;
+  /** In place: `DEVICE:INODE` of the root, and its descriptor in the mount's process. */
+  readonly below?: { readonly id: string; readonly fd: number };
   /** The volume's id, once it was mounted. */
   readonly volume?: string;
   /** The `gate mount` that serves it. */
   readonly process?: ProcessId | null;
+}
+
+/** Mounted over its own root. */
+export function isInPlace(record: { readonly root: string; readonly mount: string }): boolean {
+  return record.root === record.mount;
 }
 
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$/;

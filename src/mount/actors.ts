@@ -4,6 +4,8 @@ import type { Actor, ActorSource, Caller } from '../view/actors.ts';
 import type { FromProber, ToProber } from './messages.ts';
 import { groupsOf, parseStat } from './proc.ts';
 
+type ProberAnswer = Extract<FromProber, { readonly id: number }>;
+
 const CACHE_MAX = 1024;
 
 interface Known {
@@ -19,7 +21,7 @@ export class Actors implements ActorSource {
   readonly #mountDev: number;
   readonly #owner: string | undefined;
   readonly #known = new Map<number, Known>();
-  readonly #waiting = new Map<number, (answer: FromProber) => void>();
+  readonly #waiting = new Map<number, (answer: ProberAnswer) => void>();
   readonly #resolving = new Map<number, ((actor: Actor) => void)[]>();
   readonly #buffer = Buffer.alloc(1024);
   #next = 1;
@@ -78,13 +80,13 @@ export class Actors implements ActorSource {
   }
 
   /** An answer of the prober arrived. */
-  answered(answer: FromProber): void {
+  answered(answer: ProberAnswer): void {
     const use = this.#waiting.get(answer.id);
     this.#waiting.delete(answer.id);
     use?.(answer);
   }
 
-  #ask(message: ToProber, use: (answer: FromProber) => void): void {
+  #ask(message: ToProber, use: (answer: ProberAnswer) => void): void {
     this.#waiting.set(message.id, use);
     this.#prober.postMessage(message);
   }

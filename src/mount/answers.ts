@@ -3,13 +3,13 @@ import * as sys from '../sys/index.ts';
 import type { Node } from '../view/node.ts';
 import { scratch } from '../view/scratch.ts';
 import type { View } from '../view/view.ts';
+import type { Validity } from './validity.ts';
 import type { VirtualFiles } from './virtual.ts';
 
 export interface AnswerParts {
   readonly view: View;
   readonly api: FuseApi;
-  readonly entryValidMs: number;
-  readonly attrValidMs: number;
+  readonly validity: Validity;
   readonly wallMs: () => number;
 }
 
@@ -34,7 +34,7 @@ export class Answers {
    */
   attrValidMs(node: Node): number {
     const written = node.writers > 0 && this.#parts.view.options.passthrough;
-    return written || node.replays > 0 ? 0 : this.#parts.attrValidMs;
+    return written || node.replays > 0 ? 0 : this.#parts.validity.ms;
   }
 
   getattr(req: Request, node: Node): void {
@@ -75,7 +75,7 @@ export class Answers {
   fillEntry(node: Node): void {
     this.fillAttr();
     this.filled.nodeid = node.id;
-    this.filled.entryValidMs = this.#parts.entryValidMs;
+    this.filled.entryValidMs = this.#parts.validity.ms;
     this.filled.attrValidMs = this.attrValidMs(node);
   }
 
@@ -94,7 +94,7 @@ export class Answers {
   /** The name does not exist, and the kernel may remember that. */
   negative(req: Request): void {
     this.filled.nodeid = 0;
-    this.filled.entryValidMs = this.#parts.entryValidMs;
+    this.filled.entryValidMs = this.#parts.validity.ms;
     this.filled.attrValidMs = 0;
     this.#parts.api.replyEntry(req, this.filled);
   }

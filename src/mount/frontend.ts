@@ -24,6 +24,7 @@ import { Directories } from './directories.ts';
 import { keepsPages } from './pages.ts';
 import { hasInode, wantsToStop } from './proc.ts';
 import { Replays, type Run } from './replay.ts';
+import { OUTSIDE_MS, type Validity } from './validity.ts';
 import { VIRTUAL_DIRECTORY, type VirtualFile, VirtualFiles } from './virtual.ts';
 import * as xattrs from './xattrs.ts';
 
@@ -38,8 +39,7 @@ const COPY_BYTES_MAX = 8 * 1024 * 1024;
 export interface FrontendParts {
   readonly view: View;
   readonly api: FuseApi;
-  readonly entryValidMs: number;
-  readonly attrValidMs: number;
+  readonly validity: Validity;
   readonly passthrough: boolean;
   /** `user.gate` of the root. */
   readonly about: string;
@@ -278,6 +278,15 @@ export class Frontend implements Handlers {
   }
 
   #replyOpen(req: Request, handle: Handle): void {
+    const { node } = handle;
+    // What a mapping writes the kernel is not told: from now on it must ask, see attrValidMs of answers.ts.
+    if (
+      handle.writes &&
+      node.writers === 1 &&
+      this.#view.options.passthrough &&
+      this.#parts.validity.ms > OUTSIDE_MS
+    )
+      this.#api.notifyInvalInode(node.id, -1, 0);
     const route = this.#backing.open(handle, callerOf(req));
     const fd = route.backingId === 0 ? this.#view.fdOf(handle) : 0;
     const keeps = route.backingId === 0 && fd >= 0 && keepsPages(handle, fd, this.#parts.wallMs);

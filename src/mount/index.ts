@@ -10,12 +10,11 @@
  * It ends when the mount is unmounted, by us or by anybody. What happens to its locks when it is killed is the broker's
  * business: they are freed when its session's time is over.
  */
-import { constants, openSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { delay, systemClock } from '../base/clock.ts';
 import { createLogger, type Logger } from '../base/log.ts';
 import type { ConnectOptions } from '../client/index.ts';
-import { mountFuse, parseMounts, unmountFuse } from '../fuse/index.ts';
+import { type MountInfo, mountFuse, unmountFuse } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
 import { Announcer } from './announce.ts';
 import { SessionKeeper } from './keeper.ts';
@@ -24,15 +23,17 @@ import type { FromReactor } from './messages.ts';
 import type { MountOptions } from './options.ts';
 import { Relay } from './relay.ts';
 import { Rescuer } from './rescuer.ts';
+import { type OpenRoot, openRoot } from './root.ts';
 import { startThreads, type Threads } from './threads.ts';
 import { waitsAsText } from './waits.ts';
 
-export { KNOWN_AGENTS, type MountOptions } from './options.ts';
+export { type InPlace, KNOWN_AGENTS, type MountOptions } from './options.ts';
 
 export interface RunningMount {
   readonly mountPoint: string;
   readonly volume: string;
   readonly passthrough: boolean;
+  readonly root: OpenRoot;
   /** Resolves when the kernel has let go of the mount, whoever unmounted it. */
   readonly unmounted: Promise<void>;
   /**
@@ -51,19 +52,13 @@ export async function startMount(options: MountOptions): Promise<RunningMount> {
   // The read-lease probe may be broken by another open: the signal of that must not end us (fcntl(2), F_SETLEASE).
   process.on('SIGIO', () => {});
   sys.raiseOpenFiles();
-  const rootFd = openSync(options.root, sys.O_PATH | constants.O_DIRECTORY);
-  const below = new sys.StatBuf();
-  sys.fstatx(rootFd, below);
-  const registration = {
-    root: options.root,
-    mount: options.mountPoint,
-    dev: String(below.dev),
-    ino: String(below.ino),
-  };
+  const root = await openRoot(options);
+  const { dev, ino } = root;
+  const registration = { root: options.root, mount: options.mountPoint, dev, ino };
   const keeper = new SessionKeeper(connection(options), registration, log);
   await keeper.open();
   try {
-    return await serve(options, keeper, rootFd, below.mntId, log);
+    return await serve(options, keeper, root, log);
   } catch (error) {
     await keeper.close();
     throw error;
@@ -73,8 +68,7 @@ export async function startMount(options: MountOptions): Promise<RunningMount> {
 async function serve(
   options: MountOptions,
   keeper: SessionKeeper,
-  rootFd: number,
-  mountId: number,
+  root: OpenRoot,
   log: Logger,
 ): Promise<RunningMount> {
   const { mountPoint } = options;
@@ -85,13 +79,14 @@ async function serve(
     subtype: 'gate',
     allowOther: true,
     defaultPermissions: true,
-    ...flagsOfMount(mountId),
+    replace: options.inPlace?.replace ?? false,
+    ...flagsOf(root.below),
   });
   const { privileged, fd: fuseFd } = mounted;
   const passthrough = privileged && options.passthrough !== 'off';
   let threads: Threads;
   try {
-    threads = startThreads(options, { fuseFd, rootFd, privileged, passthrough, volume });
+    threads = startThreads(options, { fuseFd, rootFd: root.fd, privileged, passthrough, volume });
   } catch (error) {
     await unmountFuse(mountPoint, { lazy: true });
     throw error;
@@ -116,7 +111,7 @@ async function serve(
   );
   keeper.onLost = () => relay.lost();
   keeper.onNew = (session) => relay.use(session);
-  const rescuer = new Rescuer({ rootFd, fuseFd }, (message) => {
+  const rescuer = new Rescuer({ rootFd: root.fd, fuseFd }, (message) => {
     if (message.t === 'rescued') threads.send(message);
     else if (message.t === 'log') log[message.level](message.message);
     else relay.handle(message);
@@ -154,6 +149,7 @@ async function serve(
     mountPoint,
     volume,
     passthrough,
+    root,
     unmounted,
     async unmount() {
       await unmountFuse(mountPoint, { lazy: true });
@@ -174,13 +170,12 @@ function slow(call: 'fsync' | 'fdatasync' | 'syncfs', fd: number): Promise<numbe
 }
 
 /** The view is no more permissive than the mount below it. */
-function flagsOfMount(mountId: number): {
+function flagsOf(below: MountInfo | undefined): {
   readOnly: boolean;
   nosuid: boolean;
   nodev: boolean;
   noexec: boolean;
 } {
-  const below = parseMounts().find((m) => m.mountId === mountId);
   const has = (flag: string) => below?.options.includes(flag) ?? false;
   return { readOnly: has('ro'), nosuid: has('nosuid'), nodev: has('nodev'), noexec: has('noexec') };
 }

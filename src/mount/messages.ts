@@ -115,7 +115,9 @@ export type ToProber =
 /** The prober to the reactor. */
 export type FromProber =
   | { readonly t: 'actor'; readonly id: number; readonly actor: Actor }
-  | { readonly t: 'ancestors'; readonly id: number; readonly pids: readonly number[] };
+  | { readonly t: 'ancestors'; readonly id: number; readonly pids: readonly number[] }
+  /** In place: from now on nobody works in the tree below. */
+  | { readonly t: 'alone' };
 
 /** The main thread to the prober, and its answer. */
 export interface StandstillQuestion {
@@ -137,8 +139,8 @@ export interface ReactorData {
   readonly maxStackDepth: number;
   readonly descriptorsMax: number;
   readonly mountDev: number;
-  readonly entryValidMs: number;
-  readonly attrValidMs: number;
+  /** What the person wants; undefined: see validity.ts. */
+  readonly attrValidMs: number | undefined;
   readonly waitMs: number | null;
   readonly lockIgnored: boolean;
   readonly scanners: readonly string[];

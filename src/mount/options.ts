@@ -1,6 +1,16 @@
 import type { LogLevel } from '../base/log.ts';
 import type { StalePolicy } from '../view/stale.ts';
 
+/** How a view comes over its own root. */
+export interface InPlace {
+  /** What a mount of ours, whose process is gone, left there gives way. */
+  readonly replace: boolean;
+  /** A descriptor of the root from before the dead mount. */
+  readonly rootFd?: number | undefined;
+  /** `DEVICE:INODE` that the root must have: what is there now may be something else. */
+  readonly rootId?: string | undefined;
+}
+
 export interface MountOptions {
   /** The directory to show. */
   readonly root: string;
@@ -19,8 +29,10 @@ export interface MountOptions {
   readonly scanners: readonly string[];
   /** Agent CLIs; undefined: the known ones; empty: none. */
   readonly agents: readonly string[] | undefined;
-  /** How long the kernel may remember names and attributes. */
-  readonly attrValidMs: number;
+  /** How long the kernel may remember names and attributes; undefined: as validity.ts decides. */
+  readonly attrValidMs?: number | undefined;
+  /** The view is mounted over its own root. */
+  readonly inPlace?: InPlace | undefined;
   /** Kernel passthrough: where it is to be had, or never. Default `auto`. */
   readonly passthrough?: 'auto' | 'off';
   /** Locks decided by the view itself while nobody else has business in its tree. Default `auto`. */

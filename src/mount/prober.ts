@@ -4,8 +4,10 @@
  */
 import { readdirSync, statSync } from 'node:fs';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
+import { systemClock } from '../base/clock.ts';
 import { eventfdSignal } from '../sys/index.ts';
 import type { Actor } from '../view/actors.ts';
+import { lookBelow } from './below.ts';
 import { ProcProcessTable } from './blocked.ts';
 import type { FromProber, StandstillAnswer, StandstillQuestion, ToProber } from './messages.ts';
 import {
@@ -24,11 +26,15 @@ export interface ProberData {
   readonly port: MessagePort;
   readonly wakeFd: number;
   readonly agents: readonly string[];
+  /** The root of a view that is mounted over it; null: it is mounted elsewhere. */
+  readonly inPlace: string | null;
 }
 
 const CACHE_MAX = 4096;
+/** How often it is looked whether somebody still works beneath a view in place: the first time, and at most. */
+const LOOK_BELOW_MS = { first: 500, most: 30_000 };
 
-const { port, wakeFd, agents } = workerData as ProberData;
+const { port, wakeFd, agents, inPlace } = workerData as ProberData;
 const agentNames = new Set(agents);
 /** Agents found, by `pid:startTime` of each process looked at; null: it is none and has none above it. */
 const known = new Map<string, string | null>();
@@ -126,3 +132,17 @@ parentPort!.on('message', ({ id, waits }: StandstillQuestion) => {
   const answer: StandstillAnswer = { id, verdicts: findStandstills(waits, new ProcProcessTable()) };
   parentPort!.postMessage(answer);
 });
+
+/** Once nobody works in the tree below, nobody can get there any more: then it is said, and not looked again. */
+function awaitAlone(root: string, delayMs: number): void {
+  systemClock.after(delayMs, () => {
+    const quick = lookBelow(root, false);
+    const alone = (below: typeof quick) => below.users.length + below.open.length === 0;
+    if (!alone(quick) || !alone(lookBelow(root, true)))
+      return awaitAlone(root, Math.min(delayMs * 2, LOOK_BELOW_MS.most));
+    port.postMessage({ t: 'alone' } satisfies FromProber);
+    eventfdSignal(wakeFd);
+  });
+}
+
+if (inPlace !== null) awaitAlone(inPlace, LOOK_BELOW_MS.first);

@@ -14,6 +14,7 @@ import { Actors } from './actors.ts';
 import { Frontend } from './frontend.ts';
 import type { FromProber, FromReactor, ReactorData, Rescued, RescueJob, ToReactor } from './messages.ts';
 import { MessageLockPort } from './port.ts';
+import { validityMs } from './validity.ts';
 
 const data = workerData as ReactorData;
 const post = (message: FromReactor) => data.main.postMessage(message);
@@ -24,6 +25,7 @@ let nextCall = 1;
 let locks: DelegatedLocks | null = null;
 let view: View | null = null;
 let actors: Actors | null = null;
+const validity = { ms: validityMs(data.attrValidMs, false) };
 
 function call(message: FromReactor & { id: number }, done: (answer: ToReactor) => void): void {
   waiting.set(message.id, done);
@@ -79,6 +81,13 @@ function fromMain(message: ToReactor): void {
   }
 }
 
+function fromProber(message: FromProber): void {
+  if (message.t !== 'alone') return actors?.answered(message);
+  validity.ms = validityMs(data.attrValidMs, true);
+  const says = `nobody works beneath the view: names and attributes are remembered for ${validity.ms} ms`;
+  post({ t: 'log', level: 'info', message: says });
+}
+
 /** Takes all messages that are there. */
 function onWake(): void {
   for (let got = receiveMessageOnPort(data.main); got !== undefined; got = receiveMessageOnPort(data.main))
@@ -88,7 +97,7 @@ function onWake(): void {
     got !== undefined;
     got = receiveMessageOnPort(data.prober)
   )
-    actors?.answered(got.message as FromProber);
+    fromProber(got.message as FromProber);
 }
 
 sys.setThreadName('gate-reactor');
@@ -140,8 +149,7 @@ const why = runReactor({
     const frontend = new Frontend({
       view: made,
       api,
-      entryValidMs: data.entryValidMs,
-      attrValidMs: data.attrValidMs,
+      validity,
       passthrough: data.passthrough,
       about: data.about,
       wallMs: systemClock.wallMs,

@@ -54,7 +54,6 @@ export function startThreads(options: MountOptions, started: Started): Threads {
     maxStackDepth: 1,
     descriptorsMax: Math.floor(descriptors / 2),
     mountDev: sys.makeDev(mount.dev.major, mount.dev.minor),
-    entryValidMs: options.attrValidMs,
     attrValidMs: options.attrValidMs,
     waitMs: options.acquireTimeoutMs,
     lockIgnored: options.lockIgnored,
@@ -69,7 +68,7 @@ export function startThreads(options: MountOptions, started: Started): Threads {
   };
   const agents = options.agents ?? KNOWN_AGENTS;
   const probing = new Worker(file('prober.ts'), {
-    workerData: { port: prober.port2, wakeFd, agents },
+    workerData: { port: prober.port2, wakeFd, agents, inPlace: options.inPlace ? options.root : null },
     transferList: [prober.port2],
   });
   const reactor = new Worker(file('reactor.ts'), {

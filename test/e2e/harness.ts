@@ -27,6 +27,8 @@ export function cleanEnv(extra: Record<string, string> = {}): Record<string, str
 export interface GateOptions {
   readonly passthrough?: boolean;
   readonly delegation?: boolean;
+  /** Mounted over its own root, with names and attributes remembered for long. Also by GATE_TEST_IN_PLACE=1, for all. */
+  readonly inPlace?: boolean;
   readonly mountFlags?: readonly string[];
   readonly brokerFlags?: readonly string[];
 }
@@ -39,6 +41,7 @@ export class Gate {
   readonly socket: string;
   readonly #test: TestContext;
   readonly #options: GateOptions;
+  readonly #inPlace: boolean;
   readonly #children = new Set<ChildProcess>();
   #second: { at: string; child: ChildProcess } | undefined;
   broker!: ChildProcess;
@@ -52,10 +55,11 @@ export class Gate {
     // Not under /tmp where that is a tmpfs: the disk below should be a disk.
     this.dir = mkdtempSync('/var/tmp/gate-e2e-');
     this.root = join(this.dir, 'root');
-    this.mount = join(this.dir, 'mnt');
+    this.#inPlace = options.inPlace ?? process.env.GATE_TEST_IN_PLACE === '1';
+    this.mount = this.#inPlace ? this.root : join(this.dir, 'mnt');
     this.state = join(this.dir, 'state');
     this.socket = join(this.state, 'broker.sock');
-    for (const path of [this.root, this.mount, this.state]) mkdirSync(path);
+    for (const path of new Set([this.root, this.mount, this.state])) mkdirSync(path);
   }
 
   async start(): Promise<this> {
@@ -77,7 +81,8 @@ export class Gate {
   }
 
   async startMount(): Promise<void> {
-    const flags = ['mount', '--root', this.root, '--mount', this.mount, '--state-dir', this.state];
+    const place = this.#inPlace ? ['--in-place', '--attr-valid-ms', '3600000'] : ['--mount', this.mount];
+    const flags = ['mount', '--root', this.root, ...place, '--state-dir', this.state];
     if (this.#options.passthrough === false) flags.push('--passthrough', 'off');
     if (this.#options.delegation === false) flags.push('--delegation', 'off');
     const { child, ready } = await this.#service([...flags, ...(this.#options.mountFlags ?? [])]);

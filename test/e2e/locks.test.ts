@@ -20,6 +20,7 @@ const modes: Record<string, GateOptions> = {
   delegated: {},
   'through the view': { passthrough: false },
   'by the broker': { delegation: false },
+  'in place': { inPlace: true },
 };
 
 for (const [mode, options] of Object.entries(modes)) {

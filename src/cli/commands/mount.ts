@@ -1,12 +1,12 @@
 import { readFileSync, statSync } from 'node:fs';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { delay, systemClock } from '../../base/clock.ts';
 import { createLogger } from '../../base/log.ts';
 import { makeDirs } from '../../base/state.ts';
-import { startMount } from '../../mount/index.ts';
+import { type InPlace, startMount } from '../../mount/index.ts';
 import { CliError, type Context, usage } from '../context.ts';
 import { findBroker, resolved, stateInUse } from '../locate.ts';
-import { mountAt, mountOf, VIEW_TYPE } from '../mounts.ts';
+import { isInside, mountAt, mountOf, VIEW_TYPE } from '../mounts.ts';
 import { addOptions, givenOptions, MOUNT_OPTIONS, readConfig, settingsOf } from '../options.ts';
 import { onSignals, tellReady } from '../service.ts';
 import { busyNote } from '../supervisor/supervisor.ts';
@@ -18,6 +18,10 @@ const END_MS = 2_000;
 interface Flags extends Record<string, unknown> {
   root?: string;
   mount: string;
+  inPlace?: boolean;
+  replace?: boolean;
+  rootFd?: string;
+  rootId?: string;
   socket?: string;
   brokerHost?: string;
   brokerPort?: string;
@@ -35,37 +39,78 @@ export function register(command: Command, context: Context, finish: (status: nu
     .option('--broker-port <PORT>', 'its port (default: 8787) [GATE_BROKER_PORT]')
     .option('--token-file <FILE>', 'file with the bearer token for TCP (default: <state>/token)')
     .option('--state-dir <DIR>', 'whose broker to use [GATE_STATE_DIR]')
+    .option('--in-place', 'over the folder itself')
     .option('--foreground', 'the only way it runs')
+    .addOption(new Option('--replace', 'take the place of a dead mount').hideHelp())
+    .addOption(new Option('--root-fd <FD>', 'a descriptor of the root').hideHelp())
+    .addOption(new Option('--root-id <DEV:INO>', 'what the root must be').hideHelp())
     .option('--ready-fd <FD>', 'write one line of JSON there when it is mounted');
   addOptions(command, MOUNT_OPTIONS).action(async (flags: Flags) => {
-    const root = checkDir(context, flags.root ?? '', 'root');
-    const mountPoint = resolved(context, flags.mount);
-    const covering = mountOf(root);
-    if (covering?.type === VIEW_TYPE)
-      throw new CliError(`${root} lies inside the view mounted on ${covering.mountPoint}`);
-    if (flags.mount === '/mnt/gate') makeDirs(mountPoint);
+    const { root, mountPoint } = flags.inPlace ? inPlace(context, flags) : placesOf(context, flags);
     const broker = await brokerFor(context, flags);
     const given = givenOptions(MOUNT_OPTIONS, flags, context.env, broker.config);
     const settings = settingsOf(MOUNT_OPTIONS, given);
     const log = createLogger('mount', settings.logLevel, context.stderrIsTerminal);
-    const running = await startMount({ root, mountPoint, ...broker.address, ...settings });
+    const running = await startMount({
+      root,
+      mountPoint,
+      ...broker.address,
+      ...settings,
+      inPlace: flags.inPlace ? howInPlace(flags) : undefined,
+    });
     const left = Promise.withResolvers<void>();
     onSignals((signal) => {
       log.info(`${signal}: unmounting`);
       const busy = (users: string[]) => log.warn(busyNote(running.mountPoint, users));
-      unmountView(running.mountPoint, { uid: context.uid, clock: systemClock, busy })
+      unmountView(running.mountPoint, { uid: context.uid, clock: systemClock, busy, inPlace: flags.inPlace })
         .catch((error: Error) => log.error(error.message))
         .then(() => Promise.race([running.unmounted, delay(END_MS)]))
         .finally(() => process.exit(mountAt(running.mountPoint)?.type === VIEW_TYPE ? 1 : 0));
     });
     log.info(`${root} is mounted on ${running.mountPoint}`, { volume: running.volume });
-    tellReady(flags.readyFd, { mount: running.mountPoint, volume: running.volume });
+    const { fd, dev, ino } = running.root;
+    tellReady(flags.readyFd, {
+      mount: running.mountPoint,
+      volume: running.volume,
+      rootFd: fd,
+      rootId: `${dev}:${ino}`,
+    });
     await Promise.race([running.unmounted, left.promise]);
     log.info(`${running.mountPoint} is unmounted`);
     finish(0);
     // Whatever handle the reactor left must not keep an unmounted view's process.
     process.exit(0);
   });
+}
+
+function placesOf(context: Context, flags: Flags): { root: string; mountPoint: string } {
+  const root = checkDir(context, flags.root ?? '', 'root');
+  const mountPoint = resolved(context, flags.mount);
+  const covering = mountOf(root);
+  if (covering?.type === VIEW_TYPE)
+    throw new CliError(`${root} lies inside the view mounted on ${covering.mountPoint}`);
+  if (isInside(mountPoint, root))
+    throw new CliError(`the mount point ${mountPoint} lies inside ${root} itself`, {
+      hint: 'Name one outside, or mount it over the folder itself with --in-place.',
+    });
+  if (flags.mount === '/mnt/gate') makeDirs(mountPoint);
+  return { root, mountPoint };
+}
+
+/** Over the root itself. Whoever says --replace has made sure that what is mounted there is dead: then nothing is asked of it. */
+function inPlace(context: Context, flags: Flags): { root: string; mountPoint: string } {
+  const root = flags.replace ? (flags.root ?? '') : checkDir(context, flags.root ?? '', 'root');
+  const covering = mountOf(root);
+  if (covering?.type === VIEW_TYPE && !(flags.replace && covering.mountPoint === root))
+    throw new CliError(`${root} lies inside the view mounted on ${covering.mountPoint}`);
+  // Nothing of this process may stand in the tree below.
+  process.chdir('/');
+  return { root, mountPoint: root };
+}
+
+function howInPlace(flags: Flags): InPlace {
+  const { replace = false, rootFd, rootId } = flags;
+  return { replace, rootFd: rootFd === undefined ? undefined : Number(rootFd), rootId };
 }
 
 function checkDir(context: Context, path: string, what: string): string {

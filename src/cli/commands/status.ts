@@ -3,6 +3,7 @@ import { systemClock } from '../../base/clock.ts';
 import { isAlive } from '../../base/process.ts';
 import type { HoldInfo, VolumeInfo, WaitInfo } from '../../broker/wire.ts';
 import { connect } from '../../client/index.ts';
+import { bypassers } from '../bypass.ts';
 import type { Context } from '../context.ts';
 import { absolute, placeOf, stateInUse } from '../locate.ts';
 import { mountAt, VIEW_TYPE } from '../mounts.ts';
@@ -11,7 +12,6 @@ import { holdsTable, waitsTable } from '../people.ts';
 import { supervisorOf } from '../supervisor/client.ts';
 import { readBroker } from '../supervisor/supervisor.ts';
 import { readViews, type ViewRecord, viewOf } from '../views.ts';
-import { bypassers } from './up.ts';
 
 interface Flags {
   json?: boolean;

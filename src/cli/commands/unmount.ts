@@ -33,6 +33,7 @@ export function register(command: Command, context: Context, finish: (status: nu
       await unmountView(mount, {
         uid: context.uid,
         clock: systemClock,
+        inPlace: true,
         busy: (users) => steps.note(busyNote(mount, users)),
       });
       steps.done(`${mount} is unmounted`);

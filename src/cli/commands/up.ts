@@ -1,23 +1,25 @@
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, statSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { processesUsing } from '../../base/process.ts';
 import { makeDirs, type StateFiles } from '../../base/state.ts';
 import { projectDir } from '../../base/version.ts';
-import { CliError, type Context } from '../context.ts';
+import { bypassers, inTheWayOf } from '../bypass.ts';
+import { CliError, type Context, usage } from '../context.ts';
 import { resolved, stateToUse } from '../locate.ts';
-import { isInside, mountOf, VIEW_TYPE } from '../mounts.ts';
+import { isInside, mountAt, mountedViews, mountOf, VIEW_TYPE } from '../mounts.ts';
 import { addOptions, BROKER_OPTIONS, givenOptions, MOUNT_OPTIONS, readConfig } from '../options.ts';
 import { steps as makeSteps, print, printJson, type Steps, say } from '../output.ts';
 import { askOrStart } from '../supervisor/client.ts';
-import type { UpRequest, UpResult } from '../supervisor/protocol.ts';
-import { checkName, readViews } from '../views.ts';
+import { type UpRequest, type UpResult, upAgain } from '../supervisor/protocol.ts';
+import { checkName, isInPlace, readViews } from '../views.ts';
 import { supervise } from './supervise.ts';
 
 interface Flags extends Record<string, unknown> {
   name?: string;
   mount?: string;
+  inPlace?: boolean;
+  force?: boolean;
   foreground?: boolean;
   all?: boolean;
   atBoot?: boolean;
@@ -30,6 +32,8 @@ export function register(command: Command, context: Context, finish: (status: nu
     .argument('[REPO]', 'the repository (default: the git work tree one stands in, else the folder)')
     .option('--name <NAME>', "the view's name (default: the folder's, made unique)")
     .option('--mount <DIR>', 'where to mount it (default: /mnt/gate/NAME as root, else <state>/mnt/NAME)')
+    .option('--in-place', 'mount it over the repository itself: same path, no way round it')
+    .option('--force', 'in place: although processes that work in the repository would go on beside the view')
     .option('--foreground', 'stay in the foreground; Ctrl-C takes everything down')
     .option('--all', 'bring back every view there was, after a reboot')
     .option('--at-boot', 'write a systemd unit that does --all at every boot')
@@ -46,8 +50,10 @@ export function register(command: Command, context: Context, finish: (status: nu
 
 async function up(context: Context, repo: string | undefined, flags: Flags): Promise<void> {
   if (flags.name !== undefined) checkName(flags.name);
-  if (flags.all && (repo ?? flags.name ?? flags.mount) !== undefined)
-    throw new CliError('--all takes no REPO, --name or --mount', { exit: 2 });
+  if (flags.all && (repo ?? flags.name ?? flags.mount ?? flags.inPlace) !== undefined)
+    throw usage('--all takes no REPO, --name, --mount or --in-place');
+  if (flags.inPlace && flags.mount !== undefined)
+    throw usage('--in-place mounts over the repository itself: it goes with no --mount');
   const steps = makeSteps(context, flags.json);
   if (flags.atBoot && repo === undefined) {
     atBoot(context, stateToUse(context, flags.stateDir), steps);
@@ -59,9 +65,11 @@ async function up(context: Context, repo: string | undefined, flags: Flags): Pro
     throw new CliError(`the state directory ${files.dir} lies inside ${root}`, {
       hint: 'Gate would lock its own files. Name one outside with --state-dir DIR or GATE_STATE_DIR.',
     });
+  const requests =
+    root === undefined ? readViews(files).map(upAgain) : [requestFor(context, files, root, flags)];
+  for (const request of requests) if (request.mount === request.root) checkInPlace(request, files, flags);
   checkFuse(context);
   if (root !== undefined) steps.done(`${root} can be mounted (state in ${files.dir})`);
-  const requests = root === undefined ? knownViews(files) : [requestFor(context, files, root, flags)];
   if (flags.foreground) {
     await inForeground(context, files, requests, flags.json === true, steps);
     return;
@@ -74,9 +82,50 @@ async function up(context: Context, repo: string | undefined, flags: Flags): Pro
 }
 
 function told(results: readonly UpResult[], flags: Flags, steps: Steps): void {
-  for (const result of results) for (const line of bypassers(result.root, result.mount)) steps.note(line);
+  for (const result of results) {
+    tellBypass(result, steps);
+    if (isInPlace(result) && !flags.inPlace && !flags.all)
+      steps.note(`it is mounted in place; 'gate down ${result.name}' before another way`);
+  }
   if (flags.json) printJson(flags.all ? results : results[0]);
   else for (const result of results) print(result.mount);
+}
+
+/** Who works beside the view. In place that is told whatever else is: nobody expects it there. */
+function tellBypass(result: UpResult, steps: Steps): void {
+  if (!isInPlace(result)) {
+    for (const line of bypassers(result.root, result.mount)) steps.note(line);
+    return;
+  }
+  const standing = inTheWayOf(result.root).ancestors;
+  for (const line of bypassers(result.root, result.mount)) say(`  ${line}`);
+  for (const { comm, pid } of standing.slice(0, 1))
+    say(`  ${comm} (pid ${pid}), where this was started, stands beneath the view: say  cd "$PWD"  there now`);
+}
+
+/** May the view be mounted over the repository? Throws when Gate would lock itself out, or somebody would be left in the tree below. */
+function checkInPlace({ root }: UpRequest, files: StateFiles, flags: Flags): void {
+  for (const [what, path] of [
+    ['Gate itself', projectDir],
+    ['the Node that runs Gate', process.execPath],
+  ] as const)
+    if (isInside(path, root))
+      throw new CliError(`${what} lies in ${root}: ${path}`, {
+        hint: 'A view cannot serve the files that it runs from. Install Gate elsewhere, or mount without --in-place.',
+      });
+  const known = readViews(files).some((view) => view.root === root && isInPlace(view));
+  if (mountAt(root)?.type === VIEW_TYPE) {
+    if (known) return;
+    throw new CliError(`${root} is a view already, which ${files.dir} knows nothing of`, {
+      hint: `Name its state directory with --state-dir, or take it away: gate unmount ${root}`,
+    });
+  }
+  const { others } = inTheWayOf(root);
+  if (others.length === 0 || flags.force) return;
+  throw new CliError(`${others.length} process${others.length > 1 ? 'es work' : ' works'} in ${root}`, {
+    detail: others.slice(0, 20),
+    hint: 'They would go on in the tree beneath the view, without locks. End them, or let them leave; with --force the view is mounted all the same.',
+  });
 }
 
 /** The repository: checked, and resolved. */
@@ -84,6 +133,8 @@ function checkRoot(context: Context, repo: string | undefined): string {
   const named = repo ?? gitTop(context.cwd) ?? context.cwd;
   const root = resolved(context, named);
   const covering = mountOf(root);
+  // A view in place, which may be dead: nothing is asked of it.
+  if (covering?.type === VIEW_TYPE && covering.mountPoint === root && covering.source === root) return root;
   if (covering?.type === VIEW_TYPE)
     throw new CliError(`${root} lies inside the view mounted on ${covering.mountPoint}`, {
       hint: 'Name the repository itself; `gate status` lists the views and their roots.',
@@ -114,8 +165,10 @@ function checkRoot(context: Context, repo: string | undefined): string {
 
 /** The git work tree that `dir` lies in. */
 function gitTop(dir: string): string | undefined {
+  const views = new Set(mountedViews().map((view) => view.mountPoint));
   for (let at = dir; ; at = resolve(at, '..')) {
-    if (existsSync(`${at}/.git`)) return at;
+    // A dead view does not say what is in it.
+    if (existsSync(`${at}/.git`) || views.has(at)) return at;
     if (at === '/') return undefined;
   }
 }
@@ -142,6 +195,11 @@ function checkFuse(context: Context): void {
 }
 
 function requestFor(context: Context, files: StateFiles, root: string, flags: Flags): UpRequest {
+  const mount = flags.mount === undefined ? undefined : resolved(context, flags.mount);
+  if (mount === root)
+    throw new CliError(`the mount point ${mount} lies inside ${root} itself`, {
+      hint: 'To mount the view over the repository say --in-place.',
+    });
   const config = readConfig(files.config);
   const brokerOptions = givenOptions(BROKER_OPTIONS, flags, context.env, config);
   // Under sudo the caller, too, may talk to the broker.
@@ -151,21 +209,10 @@ function requestFor(context: Context, files: StateFiles, root: string, flags: Fl
     do: 'up',
     name: flags.name,
     root,
-    mount: flags.mount === undefined ? undefined : resolved(context, flags.mount),
+    mount: flags.inPlace ? root : mount,
     brokerOptions,
     mountOptions: givenOptions(MOUNT_OPTIONS, flags, context.env, config),
   };
-}
-
-function knownViews(files: StateFiles): UpRequest[] {
-  return readViews(files).map(({ name, root, mount, brokerOptions, mountOptions }) => ({
-    do: 'up',
-    name,
-    root,
-    mount,
-    brokerOptions,
-    mountOptions,
-  }));
 }
 
 async function inForeground(
@@ -178,35 +225,12 @@ async function inForeground(
   await supervise(context, files, async (supervisor) => {
     for (const request of requests) {
       const result = await supervisor.up(request, steps);
+      tellBypass(result, steps);
       if (json) printJson(result);
       else print(result.mount);
     }
     steps.note('Ctrl-C takes everything down');
   });
-}
-
-/** `code (pid 12) bypasses Gate: …`, for each process that works in the backing tree beside the view. */
-export function bypassers(root: string, mount: string | undefined): string[] {
-  if (mount !== undefined && isInside(mount, root)) return [];
-  const parents = ancestors();
-  return processesUsing(root)
-    .filter((user) => !parents.has(user.pid) && !user.command.includes(`${projectDir}/src/cli/main.ts`))
-    .slice(0, 10)
-    .map(
-      (user) =>
-        `${user.comm} (pid ${user.pid}) bypasses Gate: its ${user.how === 'fd' ? 'open file' : user.how} is ${user.path}`,
-    );
-}
-
-/** This process's ancestors: the shell that one stands in with `gate up` is no news. */
-function ancestors(): Set<number> {
-  const found = new Set<number>();
-  for (let pid = process.ppid; pid > 1 && !found.has(pid); ) {
-    found.add(pid);
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    pid = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
-  }
-  return found;
 }
 
 /** Writes a systemd unit that brings every view back, for the system as root, else for the user. */

@@ -26,6 +26,8 @@ export interface ChildSpec {
   readonly label: string;
   readonly args: () => readonly string[];
   readonly logFile: string;
+  /** Descriptors that it inherits, as 4, 5, … */
+  readonly fds?: () => readonly number[];
   /** Runs before each start: makes the place clean. */
   readonly before?: () => Promise<void>;
   /** Runs after each successful start, also of a restart. */
@@ -102,7 +104,12 @@ export class ManagedChild {
         '--ready-fd',
         '3',
       ],
-      { cwd: '/', detached: true, env: this.#env, stdio: ['ignore', log, log, 'pipe'] },
+      {
+        cwd: '/',
+        detached: true,
+        env: this.#env,
+        stdio: ['ignore', log, log, 'pipe', ...(this.#spec.fds?.() ?? [])],
+      },
     );
     closeSync(log);
     this.#child = child;

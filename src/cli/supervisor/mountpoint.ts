@@ -5,7 +5,7 @@
 import { chmodSync, closeSync, constants, fchmodSync, openSync, readdirSync, statSync } from 'node:fs';
 import { makeDirs } from '../../base/state.ts';
 import { CliError } from '../context.ts';
-import { isInside } from '../mounts.ts';
+import { isInside, mountAt, VIEW_TYPE } from '../mounts.ts';
 import { isMounted } from './teardown.ts';
 
 /** Checks or makes a mount point. Gives the folders that were made. Throws a CliError that says what is in the way. */
@@ -45,6 +45,13 @@ export function prepareMountPoint(mount: string, root: string): string[] {
     throw new CliError(`the mount point ${mount} is not empty`, {
       hint: 'What is in it would be hidden. Empty it, or name another with --mount DIR.',
     });
+  return [];
+}
+
+/** Checks a root that a view is to be mounted over. `known`: what is mounted there already may be a dead view of ours. */
+export function prepareInPlace(root: string, known: boolean): [] {
+  if (mountAt(root)?.type === VIEW_TYPE && !known)
+    throw new CliError(`${root} is a view already`, { hint: `Take it down first: gate unmount ${root}` });
   return [];
 }
 

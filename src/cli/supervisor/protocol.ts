@@ -6,14 +6,22 @@ import { createConnection } from 'node:net';
 import type { ProcessId } from '../../base/process.ts';
 import { CliError } from '../context.ts';
 import type { Steps } from '../output.ts';
+import type { ViewRecord } from '../views.ts';
 
 export interface UpRequest {
   readonly do: 'up';
   readonly name?: string;
   readonly root: string;
+  /** The root itself: in place. */
   readonly mount?: string;
   readonly brokerOptions: Readonly<Record<string, string>>;
   readonly mountOptions: Readonly<Record<string, string>>;
+}
+
+/** Brings back a view that there was. */
+export function upAgain(record: ViewRecord): UpRequest {
+  const { name, root, mount, brokerOptions, mountOptions } = record;
+  return { do: 'up', name, root, mount, brokerOptions, mountOptions };
 }
 
 export type Request =

@@ -6,7 +6,7 @@
  *   gate up ──> supervisor.sock ──> Supervisor ──> gate broker
  *                                              ──> gate mount (one a view)
  */
-import { existsSync, readFileSync, unlinkSync } from 'node:fs';
+import { closeSync, constants, existsSync, openSync, readFileSync, unlinkSync } from 'node:fs';
 import { type Clock, until } from '../../base/clock.ts';
 import { type Logger, rotateLog } from '../../base/log.ts';
 import { isAlive, type ProcessId, processId } from '../../base/process.ts';
@@ -16,11 +16,11 @@ import { CliError } from '../context.ts';
 import { isInside, mountAt, VIEW_TYPE } from '../mounts.ts';
 import { asFlags, BROKER_OPTIONS, MOUNT_OPTIONS } from '../options.ts';
 import type { Steps } from '../output.ts';
-import { nameFor, readViews, removeView, type ViewRecord, writeView } from '../views.ts';
-import { ManagedChild } from './child.ts';
-import { openMountPoint, prepareMountPoint } from './mountpoint.ts';
+import { isInPlace, nameFor, readViews, removeView, type ViewRecord, writeView } from '../views.ts';
+import { endProcess, ManagedChild } from './child.ts';
+import { openMountPoint, prepareInPlace, prepareMountPoint } from './mountpoint.ts';
 import type { ListResult, UpRequest, UpResult, ViewState } from './protocol.ts';
-import { takeDown, unmountView } from './teardown.ts';
+import { abort, takeDown, unmountView } from './teardown.ts';
 
 const ROTATE_EVERY_MS = 30_000;
 /** How long a mount that says that it is ready may take to show in mountinfo. */
@@ -28,6 +28,8 @@ const VISIBLE_MS = 10_000;
 
 interface View {
   record: ViewRecord;
+  /** In place: the root, which its path does not lead to any more. */
+  rootFd?: number | undefined;
   readonly child: ManagedChild;
 }
 
@@ -102,6 +104,7 @@ export class Supervisor {
     for (const record of readViews(files)) {
       if (!isAlive(record.process)) continue;
       const view = this.#newView(record);
+      keepRoot(view);
       view.child.adopt(record.process);
       this.#views.set(record.name, view);
       log.info(`adopted the mount of ${record.name}`, { child: record.process.pid });
@@ -134,12 +137,14 @@ export class Supervisor {
           args: () => [
             'mount',
             `--root=${view.record.root}`,
-            `--mount=${view.record.mount}`,
+            ...(isInPlace(view.record) ? inPlaceFlags(view) : [`--mount=${view.record.mount}`]),
             `--socket=${this.#socket(view.record)}`,
             ...asFlags(MOUNT_OPTIONS, view.record.mountOptions),
           ],
           logFile: this.#logFile(first.name),
+          fds: () => (view.rootFd === undefined ? [] : [view.rootFd]),
           before: async () => {
+            if (isInPlace(view.record)) return connectionEnd(view.record.mount);
             // What a dead mount left would answer "Transport endpoint is not connected" for ever.
             await unmountView(view.record.mount, { uid, clock, busyMs: 0 });
             close();
@@ -151,7 +156,14 @@ export class Supervisor {
             close = () => {};
             if (!visible)
               throw new CliError(`nothing is mounted on ${view.record.mount}, although its process says so`);
-            view.record = { ...view.record, volume: String(ready.volume), process };
+            const below = { id: String(ready.rootId), fd: Number(ready.rootFd) };
+            view.record = {
+              ...view.record,
+              volume: String(ready.volume),
+              process,
+              ...(isInPlace(view.record) ? { below } : {}),
+            };
+            keepRoot(view);
             writeView(files, view.record);
           },
         },
@@ -161,6 +173,12 @@ export class Supervisor {
       ),
     };
     return view;
+  }
+
+  #forget(name: string): void {
+    const fd = this.#views.get(name)?.rootFd;
+    if (fd !== undefined) closeSync(fd);
+    this.#views.delete(name);
   }
 
   #socket(record: ViewRecord): string {
@@ -231,16 +249,23 @@ export class Supervisor {
       if (view || known) {
         if (mountAt(record.mount)) steps.done(`cleaned up what a dead mount left on ${record.mount}`);
         await view?.child.stop();
-        await takeDown({ ...record, madeDirs: [] }, { uid, clock, busyMs: 0 });
+        if (isInPlace(record)) await endProcessOf(record);
+        else await takeDown({ ...record, madeDirs: [] }, { uid, clock, busyMs: 0 });
         const { brokerOptions, mountOptions } = request;
         fresh = { ...record, brokerOptions, mountOptions, process: null };
+        // Nothing covers the root: whatever is there now is meant.
+        if (mountAt(record.mount)?.type !== VIEW_TYPE) fresh = { ...fresh, below: undefined };
       }
-      const made = prepareMountPoint(record.mount, record.root);
+      const made = isInPlace(record)
+        ? prepareInPlace(record.root, known)
+        : prepareMountPoint(record.mount, record.root);
       ours = true;
       fresh = { ...fresh, madeDirs: made.length ? made : record.madeDirs };
       writeView(files, fresh);
-      steps.done(`mount point ${record.mount}`);
+      if (!isInPlace(record)) steps.done(`mount point ${record.mount}`);
+      const kept = view?.rootFd;
       view = this.#newView(fresh);
+      view.rootFd = kept;
       this.#views.set(record.name, view);
       await view.child.start();
       steps.done(`${record.root} is mounted on ${record.mount}`);
@@ -263,7 +288,7 @@ export class Supervisor {
   async #undo(record: ViewRecord, known: boolean, ours: boolean): Promise<void> {
     const { files, uid, clock, log } = this.#options;
     const view = this.#views.get(record.name);
-    this.#views.delete(record.name);
+    this.#forget(record.name);
     try {
       await view?.child.stop();
       if (ours) await takeDown({ ...record, process: null }, { uid, clock, busyMs: 0 });
@@ -327,7 +352,7 @@ export class Supervisor {
         { uid, clock, busy: (users) => steps.note(busyNote(record.mount, users)) },
       );
     } finally {
-      this.#views.delete(record.name);
+      this.#forget(record.name);
     }
     steps.done(`${record.mount} is unmounted`);
   }
@@ -363,6 +388,40 @@ export class Supervisor {
       }),
     );
     return { supervisor: processId(process.pid)!, broker: this.#broker?.process?.pid ?? null, views };
+  }
+}
+
+/** Nobody serves it any more: whatever waits in it fails now, and what is mounted there is surely dead. */
+async function connectionEnd(mount: string): Promise<void> {
+  if (mountAt(mount)?.type === VIEW_TYPE) await abort(mount);
+}
+
+async function endProcessOf(record: ViewRecord): Promise<void> {
+  if (isAlive(record.process)) await endProcess(record.process);
+}
+
+/** How `gate mount` gets at the root of a view in place, over which a dead mount may lie. */
+function inPlaceFlags(view: View): string[] {
+  const { below } = view.record;
+  return [
+    '--in-place',
+    '--replace',
+    ...(view.rootFd === undefined ? [] : ['--root-fd=4']),
+    ...(below === undefined ? [] : [`--root-id=${below.id}`]),
+  ];
+}
+
+/** O_PATH (fcntl.h): the descriptor names the directory, and opens nothing. */
+const O_PATH = 0o10000000;
+
+/** Keeps the root that a mount in place has open, so that the next one gets there when this one is killed. */
+function keepRoot(view: View): void {
+  const { below, process } = view.record;
+  if (view.rootFd !== undefined || below === undefined || !process) return;
+  try {
+    view.rootFd = openSync(`/proc/${process.pid}/fd/${below.fd}`, O_PATH | constants.O_DIRECTORY);
+  } catch {
+    // The next mount finds its own way, see openRoot.
   }
 }
 

@@ -2,9 +2,11 @@
 import { spawn } from 'node:child_process';
 import { rmdirSync } from 'node:fs';
 import { type Clock, delay } from '../../base/clock.ts';
-import { isAlive, type ProcessId, processesUsing } from '../../base/process.ts';
+import { isAlive, processesUsing } from '../../base/process.ts';
+import { projectDir } from '../../base/version.ts';
 import { CliError } from '../context.ts';
 import { mountAt, mountEntries, VIEW_TYPE } from '../mounts.ts';
+import { isInPlace, type ViewRecord } from '../views.ts';
 import { endProcess } from './child.ts';
 
 /** How long processes that use a view may take to leave it before it is unmounted lazily. */
@@ -39,7 +41,8 @@ async function tryUnmount(mountPoint: string, lazy: boolean, uid: number): Promi
   });
 }
 
-async function abort(mountPoint: string): Promise<void> {
+/** Cuts a view off from its server: every access fails from now on. */
+export async function abort(mountPoint: string): Promise<void> {
   const { connectionAbort } = await import('../../fuse/index.ts');
   connectionAbort(mountPoint);
 }
@@ -51,6 +54,8 @@ export function isMounted(mountPoint: string): boolean {
 export interface UnmountOptions {
   readonly uid: number;
   readonly clock: Clock;
+  /** What lies under the view, the mount point itself, is not ours. */
+  readonly inPlace?: boolean;
   /** Told who keeps it busy, once. */
   readonly busy?: (users: string[]) => void;
   readonly busyMs?: number;
@@ -58,7 +63,10 @@ export interface UnmountOptions {
 
 /** `code (pid 12)`, for each process that uses it, at most ten. */
 export function usersOf(dir: string, except?: ReadonlySet<number>): string[] {
-  const users = processesUsing(dir, except).map((user) => `${user.comm} (pid ${user.pid})`);
+  // Our own services keep the root of a view in place open.
+  const own = `${projectDir}/src/cli/main.ts`;
+  const others = processesUsing(dir, except).filter((user) => !user.command.includes(own));
+  const users = others.map((user) => `${user.comm} (pid ${user.pid})`);
   return users.length > 10 ? [...users.slice(0, 10), `and ${users.length - 10} more`] : users;
 }
 
@@ -72,7 +80,8 @@ export async function unmountView(mountPoint: string, options: UnmountOptions): 
   let told = false;
   for (let n = 0; n < STACKED_MAX * 20; n++) {
     const entry = mountAt(mountPoint);
-    if (!entry) return;
+    // A repository may be a mount point itself, and a view in place lie over it.
+    if (!entry || (options.inPlace && entry.type !== VIEW_TYPE)) return;
     if (entry.type !== VIEW_TYPE)
       throw new CliError(`${mountPoint} is a mount of type ${entry.type}, not a view: it stays`);
     const lazy = options.clock.nowMs() - startMs >= busyMs;
@@ -80,7 +89,8 @@ export async function unmountView(mountPoint: string, options: UnmountOptions): 
     if (lazy) await abort(mountPoint);
     const why = await tryUnmount(mountPoint, lazy, options.uid);
     if (why === undefined) continue;
-    if (lazy && isMounted(mountPoint)) throw new CliError(`${mountPoint} cannot be unmounted: ${why}`);
+    if (lazy && mountAt(mountPoint)?.type === VIEW_TYPE)
+      throw new CliError(`${mountPoint} cannot be unmounted: ${why}`);
     if (!told) {
       told = true;
       options.busy?.(usersOf(mountPoint));
@@ -104,9 +114,10 @@ export function removeMadeDirs(dirs: readonly string[]): void {
 
 /** Unmounts, ends the process that served it, and makes sure that nothing is left at the mount point. */
 export async function takeDown(
-  view: { readonly mount: string; readonly madeDirs: readonly string[]; readonly process?: ProcessId | null },
-  options: UnmountOptions,
+  view: Pick<ViewRecord, 'root' | 'mount' | 'madeDirs' | 'process'>,
+  given: UnmountOptions,
 ): Promise<void> {
+  const options = { ...given, inPlace: isInPlace(view) };
   const serving = isAlive(view.process) ? view.process : undefined;
   await unmountView(view.mount, serving ? options : { ...options, busyMs: 0 });
   if (serving) {
