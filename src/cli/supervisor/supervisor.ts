@@ -1,6 +1,6 @@
 /**
  * One supervisor a state directory: starts the broker and a mount for each view, watches them, starts them
- * again when they end, and cleans up after a mount that died. It holds no locks and no files: when it dies, views
+ * again when they end, and cleans up after a mount that died. It holds no locks, and of files only the roots of views in place: when it dies, views
  * and broker go on, and the next one adopts them.
  *
  *   gate up ──> supervisor.sock ──> Supervisor ──> gate broker
