@@ -1,4 +1,5 @@
 /** What Gate needs of a machine, as data: a name, a test, what to do about it, and whether nothing works without it. */
+import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs';
 import { release } from 'node:os';
 import { isAlive } from '../base/process.ts';
@@ -192,12 +193,15 @@ export const CHECKS: readonly Check[] = [
   },
 ];
 
-/** A mount whose server is gone answers ENOTCONN to what the kernel must ask it. */
+/**
+ * Asks a mount for something that the kernel must ask its server, in a process of its own that is left behind when it gets no answer:
+ * a server that is stopped or hangs must not take the doctor along. Status 0: ENOTCONN, nobody serves it.
+ */
+const PROBE = `{ stat -f -- "$1" 2>&1 | grep -q 'endpoint is not connected'; } & asked=$!
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do kill -0 $asked 2>/dev/null || break; sleep 0.05; done
+kill -0 $asked 2>/dev/null && exit 2; wait $asked`;
+
 function isStale(mount: string): boolean {
-  try {
-    statfsSync(mount);
-    return false;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'ENOTCONN';
-  }
+  const env = { PATH: '/usr/local/bin:/usr/bin:/bin', LC_ALL: 'C' };
+  return spawnSync('sh', ['-c', PROBE, 'sh', mount], { stdio: 'ignore', cwd: '/', env }).status === 0;
 }
