@@ -26,7 +26,7 @@ export interface BrokerOptions {
   readonly delegationQuietMs?: number;
   /** Lease of an HTTP lock whose client names none. Default 30,000. */
   readonly defaultLeaseMs?: number;
-  /** Caps of holds that name none; null: no cap. Default null. */
+  /** Caps of holds that name none; null: no cap. Default one hour, and one minute for reads. */
   readonly maxHoldWriteMs?: number | null;
   readonly maxHoldReadMs?: number | null;
   /** Wait limit of requests that name none; null waits without limit. Default null. */

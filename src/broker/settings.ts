@@ -33,6 +33,8 @@ export const DEFAULT_HOST = '127.0.0.1';
 export const DEFAULT_PORT = 8787;
 export const DEFAULT_TTL_MS = 15_000;
 export const DEFAULT_LEASE_MS = 30_000;
+export const DEFAULT_HOLD_WRITE_MS = 3_600_000;
+export const DEFAULT_HOLD_READ_MS = 60_000;
 export const DEFAULT_DELEGATION_QUIET_MS = 60_000;
 /** sizeof(sun_path) less its closing NUL: unix(7). */
 const SOCKET_PATH_BYTES = 107;
@@ -83,8 +85,8 @@ export function settle(options: BrokerOptions): Settings {
     sessionTtlMs: positive('sessionTtlMs', options.sessionTtlMs, DEFAULT_TTL_MS),
     delegationQuietMs: positive('delegationQuietMs', options.delegationQuietMs, DEFAULT_DELEGATION_QUIET_MS),
     defaultLeaseMs: positive('defaultLeaseMs', options.defaultLeaseMs, DEFAULT_LEASE_MS),
-    maxHoldWriteMs: duration('maxHoldWriteMs', options.maxHoldWriteMs, null),
-    maxHoldReadMs: duration('maxHoldReadMs', options.maxHoldReadMs, null),
+    maxHoldWriteMs: duration('maxHoldWriteMs', options.maxHoldWriteMs, DEFAULT_HOLD_WRITE_MS),
+    maxHoldReadMs: duration('maxHoldReadMs', options.maxHoldReadMs, DEFAULT_HOLD_READ_MS),
     acquireTimeoutMs: duration('acquireTimeoutMs', options.acquireTimeoutMs, null),
     log: options.log ?? silentLog,
     clock: options.clock ?? systemClock,

@@ -148,9 +148,16 @@ export const BROKER_OPTIONS = {
   maxHoldMs: spec<number | null>({
     flag: 'max-hold-ms',
     value: 'MS',
-    help: "age from which a lock taken over HTTP is broken when somebody waits for it; 'none': never",
+    help: "age from which a lock for writing is broken when somebody waits for it; 'none': never",
     parse: orNone(milliseconds),
-    fallback: null,
+    fallback: 3_600_000,
+  }),
+  maxReadHoldMs: spec<number | null>({
+    flag: 'max-read-hold-ms',
+    value: 'MS',
+    help: "the same of a lock for reading; 'none': never",
+    parse: orNone(milliseconds),
+    fallback: 60_000,
   }),
   sessionTtlMs: spec({
     flag: 'session-ttl-ms',

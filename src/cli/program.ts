@@ -22,6 +22,7 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
   who: { summary: 'who holds a file, and who waits for it', load: () => import('./commands/who.ts') },
   run: { summary: 'run a command as one actor', load: () => import('./commands/run.ts') },
   hold: { summary: 'hold locks by name while a command runs', load: () => import('./commands/hold.ts') },
+  break: { summary: 'end the locks on a file by force', load: () => import('./commands/break.ts') },
   events: { summary: 'what happened, and what happens', load: () => import('./commands/events.ts') },
   history: { summary: 'what happened to a path', load: () => import('./commands/history.ts') },
   logs: { summary: "the views' and the broker's logs", load: () => import('./commands/logs.ts') },

@@ -147,11 +147,12 @@ export class Frontend implements Handlers {
   /** True when it was done. */
   #setattr(req: Request, node: Node, args: SetattrArgs, handle: Handle | undefined): boolean {
     const fd = handle === undefined || args.size === undefined ? null : this.#view.fdOf(handle);
-    const error = handle?.lost
-      ? -sys.ESTALE
-      : fd !== null && fd < 0
-        ? fd
-        : ops.setattr(this.#view, callerOf(req), node, { ...args, killPriv: args.killSuidgid }, fd);
+    const error =
+      handle !== undefined && this.#view.isLost(handle)
+        ? -sys.ESTALE
+        : fd !== null && fd < 0
+          ? fd
+          : ops.setattr(this.#view, callerOf(req), node, { ...args, killPriv: args.killSuidgid }, fd);
     if (error < 0) this.#api.replyError(req, -error);
     else this.#answers.getattr(req, node);
     return error >= 0;
@@ -554,7 +555,7 @@ export class Frontend implements Handlers {
 
   #handle(req: Request, fh: number): Handle | undefined {
     const handle = this.#view.handles.get(fh);
-    if (handle !== undefined && !handle.lost) return handle;
+    if (handle !== undefined && !this.#view.isLost(handle)) return handle;
     this.#api.replyError(req, handle === undefined ? sys.EBADF : sys.ESTALE);
     return undefined;
   }

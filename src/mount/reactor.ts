@@ -20,6 +20,7 @@ const data = workerData as ReactorData;
 const post = (message: FromReactor) => data.main.postMessage(message);
 const broker = new MessageLockPort(post);
 let authorityEndsMs = 0;
+const hasAuthority = () => sys.clockBoottimeMs() < authorityEndsMs;
 const waiting = new Map<number, (message: ToReactor) => void>();
 let nextCall = 1;
 let locks: DelegatedLocks | null = null;
@@ -119,7 +120,7 @@ const why = runReactor({
       nowMs: () => api.nowMs(),
       after: (delayMs, run) => api.setTimer(delayMs, run),
     };
-    const delegated = new DelegatedLocks(broker, clock, () => sys.clockBoottimeMs() < authorityEndsMs);
+    const delegated = new DelegatedLocks(broker, clock, hasAuthority);
     locks = delegated;
     const made = new View({
       tree: new Tree(data.rootFd, data.descriptorsMax, new sys.StatBuf()),
@@ -136,6 +137,7 @@ const why = runReactor({
       clock,
       locks: delegated,
       actors: resolver,
+      hasAuthority,
       events: {
         note: (path, what, owner, message, whose) => post({ t: 'note', path, what, owner, message, whose }),
       },

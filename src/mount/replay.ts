@@ -182,8 +182,12 @@ export class Replays {
     this.#free(replay);
     const refusal = replay.reservation.refusal;
     const grant = replay.reservation.take();
-    if (grant !== null) run(grant, replay.reservation.plan, true);
-    else this.#api.replyError(req, refusal === null ? E.EBUSY : errnoOf(refusal.code));
+    if (grant === null) this.#api.replyError(req, refusal === null ? E.EBUSY : errnoOf(refusal.code));
+    else if (this.#view.hasAuthority()) run(grant, replay.reservation.plan, true);
+    else {
+      grant.release();
+      this.#api.replyError(req, E.ESTALE);
+    }
   }
 
   #drop(replay: Replay): void {

@@ -113,7 +113,9 @@ export class DelegatedLocks implements LockPort {
     this.#upstream.acquire(request, {
       granted: (lockId, token) => {
         this.#pending.delete(request.requestId);
-        answers.granted(lockId, token);
+        // A view that slept through its session's time hears of the grant before it hears of the loss.
+        if (this.#hasAuthority()) answers.granted(lockId, token);
+        else answers.refused('session_lost', 'The session with the broker may be over.');
       },
       queued: (blockers) => answers.queued?.(blockers),
       join: (owner) => answers.join?.(owner),

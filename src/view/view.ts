@@ -66,6 +66,8 @@ export class View {
   readonly why = new WhyLog();
   readonly overwrites: Overwrites;
   readonly handles = new Map<number, Handle>();
+  /** False once the session with the broker may be over, by this machine's clock: what it granted may be somebody else's by now. */
+  readonly hasAuthority: () => boolean;
   /** Called when attributes that the front end may have cached are stale. */
   onChanged: (node: Node) => void = () => {};
   readonly #actors: ActorSource;
@@ -81,12 +83,14 @@ export class View {
     actors: ActorSource;
     events: ViewEvents;
     rescue: Rescue;
+    hasAuthority: () => boolean;
   }) {
     this.tree = parts.tree;
     this.options = parts.options;
     this.clock = parts.clock;
     this.locks = parts.locks;
     this.#actors = parts.actors;
+    this.hasAuthority = parts.hasAuthority;
     this.#events = parts.events;
     this.exclusions = new Exclusions(this.tree, { lockIgnored: parts.options.lockIgnored });
     this.planner = new Planner(this.tree, this.exclusions);
@@ -390,6 +394,11 @@ export class View {
       return true;
     }
     return false;
+  }
+
+  /** True when the lock of this handle is lost, or may be. */
+  isLost(handle: Handle): boolean {
+    return handle.lost || (handle.grant !== null && !this.hasAuthority());
   }
 
   /**

@@ -172,3 +172,80 @@ test('what is kept of a writer that writes no more is removed again, and nothing
   assert.equal(readFileSync(join(gate.root, 'f'), 'utf8'), 'new');
   await settle();
 });
+
+for (const passthrough of hasPassthrough ? [true, false] : [false])
+  for (const delegation of [true, false]) {
+    const mode = `passthrough ${passthrough}, delegation ${delegation}`;
+    for (const how of ['descriptor', 'mapping'] as const)
+      test(`a hold past its cap is broken for who waits; its ${how} writes to an inode of its own (${mode})`, async (t) => {
+        const gate = await start(t, { passthrough, delegation, brokerFlags: ['--max-hold-ms', '400'] });
+        const broken = await writer(t, gate, 'f', how);
+        const next = await gate.actor('next');
+        const file = await next.open('f', 'RDWR');
+        assert.equal(await next.do('write', file, 'NEW!'), 4);
+        const answer = await broken.write('LEFT');
+        if (passthrough) assert.equal(answer, 'ok');
+        else assert.match(answer, how === 'descriptor' ? /Stale file handle/ : /./);
+        await next.do('close', file);
+        assert.match(readFileSync(join(gate.root, 'f'), 'utf8'), /^NEW! {10}/);
+        assert.match((await next.do('readFile', 'f')) as string, /^NEW! {10}/);
+        if (passthrough) {
+          const record = await conflict(gate);
+          assert.equal(record.why, 'cap');
+          assert.match(record.owner, /pid:/);
+          assert.equal(record.by, '0/next');
+          assert.match(kept(gate, record), /^LEFT {10}/);
+          await becomes('an event', async () =>
+            (await gate.session.history('f', gate.volume)).some(
+              ({ type, owner }) => type === 'conflict_copy' && owner === record.owner,
+            ),
+          );
+        }
+        await broken.end();
+        if (!passthrough) await becomes('nothing kept', () => records(gate).length === 0);
+      });
+
+    test(`gate break ends a lock by force, also one that only the view knows of (${mode})`, async (t) => {
+      const gate = await start(t, { passthrough, delegation });
+      const broken = await writer(t, gate, 'f', 'descriptor');
+      const asked = await gate.gate(['break', gate.path('f')]).done;
+      assert.equal(asked.status, 2, asked.err);
+      const { status, err } = await gate.gate(['break', '--force', gate.path('f')]).done;
+      assert.equal(status, 0, err);
+      const next = await gate.actor('next');
+      await next.do('writeFile', 'f', 'new');
+      await broken.write('LEFT');
+      assert.equal(readFileSync(join(gate.root, 'f'), 'utf8'), 'new');
+      if (passthrough) assert.match(kept(gate, await conflict(gate)), /^LEFT/);
+    });
+  }
+
+test('a broken read keeps its inode, goes on reading, and leaves nothing unclean', async (t) => {
+  const gate = await start(t, { brokerFlags: ['--max-read-hold-ms', '300'] });
+  const reader = await gate.actor('reader');
+  const file = await reader.open('f');
+  const next = await gate.actor('next');
+  await next.do('writeFile', 'f', 'new');
+  assert.equal(await reader.do('read', file), 'new');
+  assert.deepEqual(records(gate), []);
+});
+
+for (const passthrough of hasPassthrough ? [true, false] : [false])
+  test(`a view that slept through its TTL serves nothing more, and what its programs write is kept (passthrough ${passthrough})`, async (t) => {
+    const gate = await start(t, { passthrough });
+    const at = await gate.secondMount();
+    const slept = await writer(t, gate, 'f', 'descriptor');
+    gate.mounter.kill('SIGSTOP');
+    t.after(() => gate.mounter.kill('SIGCONT'));
+    const next = await gate.actor('next', { cwd: at });
+    const file = await next.open('f', 'RDWR');
+    assert.equal(await next.do('write', file, 'NEW!'), 4);
+    const answer = slept.write('LEFT');
+    if (passthrough) assert.equal(await answer, 'ok');
+    gate.mounter.kill('SIGCONT');
+    if (!passthrough) assert.match(await answer, /Stale file handle/);
+    await next.do('close', file);
+    assert.match(readFileSync(join(gate.root, 'f'), 'utf8'), /^NEW! {10}/);
+    assert.equal(records(gate).length, 1);
+    if (passthrough) assert.match(kept(gate, await conflict(gate)), /^LEFT/);
+  });

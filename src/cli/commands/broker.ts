@@ -29,7 +29,7 @@ export function register(command: Command, context: Context, finish: (status: nu
       sessionTtlMs: settings.sessionTtlMs,
       defaultLeaseMs: settings.leaseMs,
       maxHoldWriteMs: settings.maxHoldMs,
-      maxHoldReadMs: settings.maxHoldMs,
+      maxHoldReadMs: settings.maxReadHoldMs,
       acquireTimeoutMs: settings.acquireTimeoutMs,
       log,
     });

@@ -11,6 +11,7 @@ interface Flags {
   read?: boolean;
   tree?: boolean;
   wait?: string;
+  maxHoldMs?: string;
   as?: string;
   keepGoing?: boolean;
   json?: boolean;
@@ -27,6 +28,11 @@ export function register(command: Command, context: Context, finish: (status: nu
     .option('--read', 'share it with other readers (default: alone)')
     .option('--tree', 'with everything below it')
     .option('--wait <MS>', 'give up after so many milliseconds (default: wait without limit)')
+    .option(
+      '--max-hold-ms <MS>',
+      "age from which it is broken when somebody waits for it, --read too; 'none': never",
+      '3600000',
+    )
     .option('--as <NAME>', 'the name of the actor that holds; the command is the same actor')
     .option('--keep-going', 'let the command run on when the locks are lost (default: it gets SIGTERM)')
     .option('--json', 'one line of JSON on stdout when the locks are granted')
@@ -50,6 +56,9 @@ async function hold(context: Context, paths: string[], argv: string[], flags: Fl
   const waitMs = flags.wait === undefined ? null : Number(flags.wait);
   if (waitMs !== null && !(Number.isInteger(waitMs) && waitMs >= 0))
     throw usage(`--wait: '${flags.wait}' is not a number of milliseconds`);
+  const holdCapMs = flags.maxHoldMs === 'none' ? null : Number(flags.maxHoldMs);
+  if (holdCapMs !== null && !(Number.isInteger(holdCapMs) && holdCapMs > 0))
+    throw usage(`--max-hold-ms: '${flags.maxHoldMs}' is neither a number of milliseconds nor 'none'`);
   const actor = actorName(context, flags.as, argv);
   const { session } = await openSession(context, 'hold', flags.stateDir, paths[0]);
   const gaveUp = new AbortController();
@@ -78,6 +87,7 @@ async function hold(context: Context, paths: string[], argv: string[], flags: Fl
         volume,
         targets,
         waitMs,
+        holdCapMs,
         who: { pid: process.pid, uid: context.uid, command: command.slice(0, 1024) },
       },
       { signal: gaveUp.signal, onQueued: (queued) => sayQueue(paths, queued.blockers) },
