@@ -95,6 +95,19 @@ export function duration(ms: number): string {
   return `${Math.floor(seconds / 86_400)} d ${Math.floor((seconds % 86_400) / 3600)} h`;
 }
 
+/** A size for people: `17 bytes`, `12 KiB`, `3.4 MiB`. */
+export function bytes(count: number): string {
+  if (count < 1024) return `${count} bytes`;
+  const units = ['KiB', 'MiB', 'GiB', 'TiB'];
+  let value = count / 1024;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+
 /** Says an error, as JSON when `json`, and gives the exit status. */
 export function report(error: unknown, json: boolean): number {
   const known = error instanceof CliError;

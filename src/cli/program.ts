@@ -23,6 +23,10 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
   run: { summary: 'run a command as one actor', load: () => import('./commands/run.ts') },
   hold: { summary: 'hold locks by name while a command runs', load: () => import('./commands/hold.ts') },
   break: { summary: 'end the locks on a file by force', load: () => import('./commands/break.ts') },
+  conflicts: {
+    summary: 'what was written without a lock, or swept away, and is kept',
+    load: () => import('./commands/conflicts.ts'),
+  },
   events: { summary: 'what happened, and what happens', load: () => import('./commands/events.ts') },
   history: { summary: 'what happened to a path', load: () => import('./commands/history.ts') },
   logs: { summary: "the views' and the broker's logs", load: () => import('./commands/logs.ts') },

@@ -44,6 +44,7 @@ export function startThreads(options: MountOptions, started: Started): Threads {
     socket: options.brokerSocket,
     url: options.brokerUrl,
     pid: process.pid,
+    rootFd: started.rootFd,
   };
   const data: ReactorData = {
     fuseFd: started.fuseFd,
