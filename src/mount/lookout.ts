@@ -14,11 +14,12 @@ const LAST_MS = 16_000;
 interface Waiting {
   readonly tid: number;
   readonly pid: number;
-  queued: boolean;
+  /** When it was queued; null: it is not, as far as we know. */
+  sinceMs: number | null;
 }
 
 export interface LookoutParts {
-  readonly clock: Clock;
+  readonly clock: Pick<Clock, 'nowMs' | 'after'>;
   readonly session: () => GateSession;
   readonly volume: string;
   /** Looks at the processes, on a thread that may block. */
@@ -41,20 +42,22 @@ export class Lookout {
   }
 
   asked({ requestId, tid, who }: LockRequest): void {
-    if (tid !== 0) this.#waiting.set(requestId, { tid, pid: who.pid ?? 0, queued: false });
+    if (tid !== 0) this.#waiting.set(requestId, { tid, pid: who.pid ?? 0, sinceMs: null });
   }
 
   queued(requestId: string): void {
     const waiting = this.#waiting.get(requestId);
-    if (waiting === undefined || waiting.queued) return;
-    waiting.queued = true;
+    if (waiting === undefined || waiting.sinceMs !== null) return;
+    waiting.sinceMs = this.#parts.clock.nowMs();
     this.#queued++;
+    // A look that is near stays: where somebody is queued all the time there would never be one.
+    if (this.#timer !== null && this.#everyMs === FIRST_MS) return;
     this.#everyMs = FIRST_MS;
     if (!this.#looking) this.#later();
   }
 
   ended(requestId: string): void {
-    if (this.#waiting.get(requestId)?.queued === true) this.#queued--;
+    if ((this.#waiting.get(requestId)?.sinceMs ?? null) !== null) this.#queued--;
     this.#waiting.delete(requestId);
     if (this.#queued > 0) return;
     this.#timer?.cancel();
@@ -88,6 +91,9 @@ export class Lookout {
   }
 
   async #look(): Promise<readonly Verdict[]> {
+    // Most waits are short, and not worth a look.
+    const untilMs = this.#parts.clock.nowMs() - FIRST_MS / 2;
+    if (![...this.#waiting.values()].some(({ sinceMs }) => sinceMs !== null && sinceMs <= untilMs)) return [];
     const waits = await this.#parts.session().waits();
     const relevant = waits.filter((wait) => wait.volume === this.#parts.volume);
     return this.#parts.look(relevant.map((wait) => this.#described(wait)));
