@@ -144,6 +144,28 @@ for (const how of ['cwd', 'fd', 'map'] as const)
     assert.doesNotMatch((await rig.gate('status')).stdout, new RegExp(`pid ${inside.pid}\\) bypasses`));
   });
 
+test('other mount namespaces and other mounts of the tree are seen, and told', async () => {
+  const script = `cd '${rig.repo}'; echo on; exec sleep 60`;
+  const there = rig.start('unshare', ['-m', '--propagation', 'private', 'sh', '-c', script]);
+  await eventually('it stands there', () => there.text().includes('on'));
+  const refused = await rig.gate('up', '--in-place', rig.repo);
+  assert.match(refused.stderr, new RegExp(`\\(pid ${there.pid}\\): its working directory is ${rig.repo}`));
+  fs.mkdirSync(`${rig.dir}/again`);
+  assert.equal((await rig.start('mount', ['--bind', rig.repo, `${rig.dir}/again`]).outcome).status, 0);
+  try {
+    assert.equal((await rig.gate('up', '--in-place', '--force', rig.repo)).status, 0);
+    const { stdout } = await rig.gate('status');
+    assert.match(stdout, new RegExp(`\\(pid ${there.pid}\\) bypasses Gate`));
+    assert.match(stdout, new RegExp(`also to be had, beside its view, at ${rig.dir}/again\n`));
+    assert.match(
+      stdout,
+      new RegExp(`beside its view, at ${rig.repo} in the mount namespace of .*\\(pid ${there.pid}\\)`),
+    );
+  } finally {
+    await rig.start('umount', [`${rig.dir}/again`]).outcome;
+  }
+});
+
 test('the shell in which one stands is no reason to refuse; it is told what to do', async () => {
   const script = `'${projectDir}/gate' up --in-place; echo "status $?"; cat a.txt; cd "$PWD"; '${projectDir}/gate' status`;
   const shell = await rig.start('bash', ['-c', script], { cwd: rig.repo }).outcome;
