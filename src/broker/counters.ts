@@ -7,7 +7,7 @@
 import { GateError } from '../base/errors.ts';
 import { newId } from '../base/ids.ts';
 import type { Counters } from '../lock/types.ts';
-import type { Store } from '../store/types.ts';
+import type { Batch, Store } from '../store/types.ts';
 
 /** Numbers in a block: 2^53 is nine thousand million restarts away. */
 const BLOCK = 1_000_000;
@@ -29,12 +29,12 @@ export class DurableCounters implements Counters {
       if (name === 'tickets' || name === 'tokens') this.#next[name] = this.#mark[name] = mark;
   }
 
-  /** A block of tokens for a delegate, durable before it is told. Returns the first. */
-  async reserveTokens(count: number): Promise<number> {
+  /** A block of tokens for a delegate, which may be told of once `batch` is flushed. Returns the first. */
+  reserveTokens(count: number, batch: Batch): number {
     const from = this.#next.tokens;
     this.#next.tokens = from + count;
-    this.#mark.tokens = Math.max(this.#mark.tokens, this.#next.tokens);
-    await this.refill();
+    this.#mark.tokens = this.#next.tokens + BLOCK;
+    batch.put('meta', 'tokens', this.#mark.tokens);
     return from;
   }
 

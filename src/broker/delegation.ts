@@ -14,14 +14,14 @@
 import type { Timer } from '../base/clock.ts';
 import { GateError } from '../base/errors.ts';
 import { type Region, RegionSet, regionOf } from '../lock/regions.ts';
-import type { AcquireRequest, Hold } from '../lock/types.ts';
+import type { AcquireRequest, Hold, Target } from '../lock/types.ts';
 import type { Session, Sessions } from './sessions.ts';
 import type { BrokerState } from './state.ts';
 import { shown as uncleanShown } from './unclean.ts';
 import { DELEGATE_OWNER, type Delegated, type UncleanPath } from './wire.ts';
 
-/** Fencing tokens that a delegate gets: 2^53 is nine million delegations away. */
-const TOKENS = 1_000_000_000;
+/** Fencing tokens that a delegate gets with the delegation and with what is given back: 2^53 is ninety million times away. */
+const TOKENS = 100_000_000;
 /** Looks at quiet regions and unanswered recalls in a quiet time or a TTL, whichever is shorter. */
 const LOOK_SHARE = 6;
 const LOOK_MS_MIN = 50;
@@ -37,6 +37,8 @@ interface Transfer {
   readonly lockId: string;
   readonly sinceMs: number;
   kind: 'recall' | 'give';
+  /** Of a `give`: tokens for what the delegate grants from then on, above those that were granted here. */
+  readonly tokens?: Delegated['tokens'];
 }
 
 interface Out {
@@ -106,15 +108,13 @@ export class Delegations {
 
   /**
    * Delegates a volume. A session that has it already, and did not hear the answer, gets the same epoch with new tokens.
-   * Throws `conflict` when another session has it, `session_lost` when this one ended meanwhile.
+   * Throws `conflict` when another session has it.
    */
-  async delegate(session: Session, volume: string): Promise<Delegated> {
-    this.#checkFree(session, volume);
-    const { counters, core } = this.#state.parts;
-    const from = await counters.reserveTokens(TOKENS);
-    this.#checkFree(session, volume);
-    if (!this.#sessions.has(session.id)) throw new GateError('session_lost', 'The session is over.');
+  delegate(session: Session, volume: string): Delegated {
     let delegation = this.#byVolume.get(volume);
+    if (delegation !== undefined && delegation.session !== session)
+      throw new GateError('conflict', 'Another view decides the locks of this volume.');
+    const { counters, core } = this.#state.parts;
     if (delegation === undefined) {
       delegation = this.#begin(session, volume, counters.newLockId());
       session.delegated.push({ volume, epoch: delegation.epoch });
@@ -127,13 +127,12 @@ export class Delegations {
         for (const target of targets) delegation.out.add(regionOf(target), { quietSinceMs: null });
     const out = [...delegation.out].map(({ region }) => region);
     const unclean = this.#state.unclean.of(volume);
-    return { epoch: delegation.epoch, tokens: { from, to: from + TOKENS }, out, unclean };
+    return { epoch: delegation.epoch, tokens: this.#newTokens(), out, unclean };
   }
 
-  #checkFree(session: Session, volume: string): void {
-    const delegation = this.#byVolume.get(volume);
-    if (delegation !== undefined && delegation.session !== session)
-      throw new GateError('conflict', 'Another view decides the locks of this volume.');
+  #newTokens(): Delegated['tokens'] {
+    const from = this.#state.reserveTokens(TOKENS);
+    return { from, to: from + TOKENS };
   }
 
   /** Regions came back, with what is held there. Times of holds are ages. */
@@ -220,6 +219,11 @@ export class Delegations {
     return true;
   }
 
+  retargets(session: string, requestId: string, targets: readonly Target[]): void {
+    const waiting = this.#state.parts.core.request(requestId, session);
+    if (waiting !== null && 'request' in waiting) this.arrives({ ...waiting.request, targets });
+  }
+
   /** Ends a hold by force, also one that only a delegate knows of. Throws `not_found`. */
   async breakHold(lockId: string): Promise<void> {
     if (this.#state.parts.core.hold(lockId) === null) await this.#bring(lockId);
@@ -257,11 +261,11 @@ export class Delegations {
     if (!delegation.transfers.has(keyOf(region))) this.#start(delegation, region, 'recall');
   }
 
-  #start(delegation: Delegation, region: Region, kind: Transfer['kind']): void {
+  #start(delegation: Delegation, region: Region, kind: Transfer['kind'], tokens?: Delegated['tokens']): void {
     const { counters } = this.#state.parts;
     const nowMs = this.#state.nowMs();
     const lockId = counters.newLockId();
-    const transfer: Transfer = { region, lockId, sinceMs: nowMs, kind };
+    const transfer: Transfer = { region, lockId, sinceMs: nowMs, kind, tokens };
     delegation.transfers.set(keyOf(region), transfer);
     const hold: Hold = {
       lockId,
@@ -285,8 +289,9 @@ export class Delegations {
     this.#push(delegation, transfer);
   }
 
-  #push({ session, volume, epoch }: Delegation, { kind, region }: Transfer): void {
-    session.outlet?.push({ push: kind, volume, epoch, region });
+  #push({ session, volume, epoch }: Delegation, { kind, region, tokens }: Transfer): void {
+    if (kind === 'recall') session.outlet?.push({ push: kind, volume, epoch, region });
+    else session.outlet?.push({ push: kind, volume, epoch, region, tokens: tokens! });
   }
 
   #finish(delegation: Delegation, transfer: Transfer): void {
@@ -423,13 +428,14 @@ export class Delegations {
         );
       this.#push(delegation, transfer);
     }
+    let tokens: Delegated['tokens'] | undefined;
     for (const { region, value } of [...out]) {
       if (transfers.has(keyOf(region))) continue;
       const { holds, waiters } = core.status(volume, region.path, region.scope);
       if (holds.length > 0 || waiters.length > 0) value.quietSinceMs = null;
       else if (value.quietSinceMs === null) value.quietSinceMs = nowMs;
       else if (nowMs - value.quietSinceMs >= settings.delegationQuietMs)
-        this.#start(delegation, region, 'give');
+        this.#start(delegation, region, 'give', (tokens ??= this.#newTokens()));
     }
   }
 }

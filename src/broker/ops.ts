@@ -199,10 +199,7 @@ const HANDLERS: { readonly [O in SessionOp]: Handler<O> } = {
     return null;
   },
   status,
-  delegate({ delegations }, session, { id, volume }) {
-    later(session, id, delegations.delegate(session, volume));
-    return LATER;
-  },
+  delegate: ({ delegations }, session, { volume }) => delegations.delegate(session, volume),
   returned: ({ delegations }, session, { volume, epoch, regions, holds }) => {
     delegations.returned(session, volume, epoch, regions, holds);
     return null;

@@ -13,7 +13,7 @@
 import type { Timer } from '../base/clock.ts';
 import { GateError } from '../base/errors.ts';
 import type { LockCore } from '../lock/core.ts';
-import type { AcquireRequest, Command, Effect } from '../lock/types.ts';
+import type { AcquireRequest, Command, Effect, Target } from '../lock/types.ts';
 import type { Batch, Store } from '../store/types.ts';
 import type { DurableCounters } from './counters.ts';
 import { type EventBody, type EventHub, eventOf } from './events.ts';
@@ -42,6 +42,8 @@ export function waiterKey(session: string, requestId: string): string {
 export interface Gate {
   /** True: the request is kept back, and will be put in later. */
   arrives(request: AcquireRequest): boolean;
+  /** A waiting request is about to get other targets. */
+  retargets(session: string, requestId: string, targets: readonly Target[]): void;
   forget(session: string, requestId: string): void;
 }
 
@@ -60,6 +62,10 @@ export class BrokerState {
   #lockCount = 0;
   #nextSeq: number;
   #turn: Promise<void> | undefined;
+  /** This turn's batch must reach the disk, whatever the durability. */
+  #synced = false;
+  /** Counts the batches: what happens now will be durable with this one. */
+  turn = 0;
   #scheduled = false;
   /** A turn ended while the store was still busy with the one before. */
   #deferred = false;
@@ -98,6 +104,8 @@ export class BrokerState {
     if (this.#ended) throw new GateError('unavailable', 'The broker is stopping.');
     if (command.type === 'acquire') {
       if (this.gate?.arrives(command.request)) return [];
+    } else if (command.type === 'retarget') {
+      this.gate?.retargets(command.session, command.requestId, command.targets);
     } else if (command.type === 'cancel') this.gate?.forget(command.session, command.requestId);
     const nowMs = this.nowMs();
     let effects: readonly Effect[];
@@ -117,6 +125,13 @@ export class BrokerState {
   change(write: (batch: Batch) => void): void {
     write(this.#batch);
     this.#schedule();
+  }
+
+  /** A block of fencing tokens, above all that were drawn so far. What is told of it must wait for this turn's commit. */
+  reserveTokens(count: number): number {
+    this.#synced = true;
+    this.#schedule();
+    return this.parts.counters.reserveTokens(count, this.#batch);
   }
 
   event(body: EventBody): void {
@@ -214,14 +229,17 @@ export class BrokerState {
     const batch = this.#batch;
     const events = this.#events;
     const after = this.#afterCommit;
+    const synced = this.#synced;
     try {
       this.beforeCommit(batch);
       this.#batch = this.parts.store.batch();
       this.#events = [];
       this.#afterCommit = [];
+      this.#synced = false;
+      this.turn++;
       this.#lockCount = this.parts.counters.lockCount();
       const startMs = this.parts.settings.clock.nowMs();
-      const done = batch.empty ? undefined : this.parts.store.commit(batch);
+      const done = batch.empty ? undefined : this.parts.store.commit(batch, { synced });
       if (done) {
         this.#turn = done.then(
           () => this.#committed(startMs, events, after),

@@ -335,7 +335,14 @@ export type Push =
   /** Somebody else wants this region of a delegated volume: answer with `returned`. Repeated until it is answered. */
   | { readonly push: 'recall'; readonly volume: string; readonly epoch: string; readonly region: Region }
   /** A region that was returned is quiet: answer with `taken`. */
-  | { readonly push: 'give'; readonly volume: string; readonly epoch: string; readonly region: Region }
+  | {
+      readonly push: 'give';
+      readonly volume: string;
+      readonly epoch: string;
+      readonly region: Region;
+      /** For all that the delegate grants from now on: above those of the grants that were made meanwhile. */
+      readonly tokens: Delegated['tokens'];
+    }
   /** What is held in this region? Answer with `reported`. */
   | { readonly push: 'report'; readonly volume: string; readonly report: number; readonly region: Region }
   | { readonly push: 'events'; readonly events: readonly GateEvent[] }

@@ -50,11 +50,13 @@ export class Connection implements Outlet {
   readonly #parts: ConnectionParts;
   readonly #socket: Socket;
   #session: Session | undefined;
+  /** What was said in this turn: it waits for this turn's commit, and for no earlier one that is still under way. */
   #outbox: BrokerMessage[] = [];
+  #turn = -1;
+  /** Turns whose commit has something to send. */
+  #unsent = 0;
   #unsubscribe: (() => void) | undefined;
   #closing: { code: number; why: string } | undefined;
-  /** A flush is due after this turn's commit. */
-  #due = false;
 
   constructor(parts: ConnectionParts, socket: Socket) {
     this.#parts = parts;
@@ -90,27 +92,25 @@ export class Connection implements Outlet {
     this.#closing ??= { code, why };
     // Takes it from whoever has it, so that no late frame of it is obeyed.
     this.#session = undefined;
-    if (this.#outbox.length === 0) this.#socket.close(code, why);
-    else this.#flushLater();
+    if (this.#unsent === 0) this.#socket.close(code, why);
   }
 
   #say(message: BrokerMessage): void {
+    const { state } = this.#parts;
+    if (this.#turn !== state.turn) {
+      this.#turn = state.turn;
+      const messages: BrokerMessage[] = [];
+      this.#outbox = messages;
+      this.#unsent++;
+      state.afterCommit(() => this.#flush(messages));
+    }
     this.#outbox.push(message);
-    this.#flushLater();
   }
 
-  #flushLater(): void {
-    if (this.#due) return;
-    this.#due = true;
-    this.#parts.state.afterCommit(() => this.#flush());
-  }
-
-  #flush(): void {
-    this.#due = false;
-    const messages = this.#outbox;
-    this.#outbox = [];
-    if (messages.length > 0) this.#send(messages);
-    if (this.#closing) this.#socket.close(this.#closing.code, this.#closing.why);
+  #flush(messages: readonly BrokerMessage[]): void {
+    this.#unsent--;
+    this.#send(messages);
+    if (this.#closing && this.#unsent === 0) this.#socket.close(this.#closing.code, this.#closing.why);
   }
 
   #send(messages: readonly BrokerMessage[]): void {

@@ -257,7 +257,16 @@ export class Session extends Calls implements GateSession {
   #repeat(lastId: number): void {
     const requests: string[] = [];
     const releasing = new Set<string>();
+    const cancelled = new Set<string>();
+    for (const { message } of this.#pending.values())
+      if (message.op === 'cancel') cancelled.add(message.requestId);
     for (const [id, { message, callback }] of [...this.#pending]) {
+      if (message.op === 'acquire' && cancelled.has(message.requestId)) {
+        // Were it asked for again, nobody would give it back: its cancel may have been carried out already.
+        this.#pending.delete(id);
+        callback({ id, error: { code: 'cancelled', message: 'The waiter gave up.' } });
+        continue;
+      }
       if (id <= lastId && !REPEATABLE.has(message.op)) {
         this.#pending.delete(id);
         if (message.op === 'release') this.#held.delete(message.lockId);

@@ -26,3 +26,12 @@ test('a set of regions answers as a list of all that was put into it would', () 
     { numRuns: 5000 },
   );
 });
+
+test('a region inside a member is not a member of its own, so that it goes when that one goes', () => {
+  const set = new RegionSet<true>();
+  set.add({ path: 'd', scope: 'tree' }, true);
+  set.add({ path: 'd/x', scope: 'file' }, true);
+  assert.equal(set.size, 1);
+  set.delete({ path: 'd', scope: 'tree' });
+  assert.equal(set.covering({ path: 'd/x', scope: 'file' }), undefined);
+});

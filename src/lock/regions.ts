@@ -27,8 +27,9 @@ export class RegionSet<T = true> {
     yield* this.#members.values();
   }
 
-  /** Adds a region; members inside it go. */
+  /** Adds a region; members inside it go. One that lies inside a member is there already, and `value` is not kept. */
   add(region: Region, value: T): void {
+    if (this.#treeAbove(region.path) !== undefined) return;
     if (region.scope === 'tree')
       for (const path of this.#members.keys()) if (isBelow(path, region.path)) this.#members.delete(path);
     const there = this.#members.get(region.path);

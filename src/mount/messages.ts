@@ -98,7 +98,13 @@ export type ToReactor =
   /** Until then (CLOCK_BOOTTIME, milliseconds) the session surely lives. */
   | { readonly t: 'authority'; readonly untilMs: number }
   | { readonly t: 'delegated'; readonly delegation: Delegation }
-  | { readonly t: 'recall' | 'give'; readonly epoch: string; readonly region: Region }
+  | { readonly t: 'recall'; readonly epoch: string; readonly region: Region }
+  | {
+      readonly t: 'give';
+      readonly epoch: string;
+      readonly region: Region;
+      readonly tokens: Delegation['tokens'];
+    }
   | { readonly t: 'report'; readonly report: number; readonly region: Region };
 
 /** The reactor to the prober. */

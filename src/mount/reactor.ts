@@ -65,7 +65,7 @@ function fromMain(message: ToReactor): void {
       locks?.recall(message.epoch, message.region);
       break;
     case 'give':
-      locks?.give(message.epoch, message.region);
+      locks?.give(message.epoch, message.region, message.tokens);
       break;
     case 'unclean':
       if (message.all) view?.unclean.reset(message.paths);

@@ -68,8 +68,11 @@ export class Relay {
         return this.#toReactor({ t: 'queued', requestId, blockers });
       }
       case 'recall':
-      case 'give':
-        return this.#toReactor({ t: push.push, epoch: push.epoch, region: push.region });
+        return this.#toReactor({ t: 'recall', epoch: push.epoch, region: push.region });
+      case 'give': {
+        const { epoch, region, tokens } = push;
+        return this.#toReactor({ t: 'give', epoch, region, tokens });
+      }
       case 'unclean':
         return this.#toReactor({ t: 'unclean', paths: push.paths, all: false });
       case 'report':

@@ -55,6 +55,8 @@ export class DelegatedLocks implements LockPort {
   /** Requests that are on their way to the broker: what they touch cannot be taken back meanwhile. */
   readonly #pending = new Map<string, readonly Target[]>();
   #nextToken = 0;
+  /** First token that is not ours. */
+  #tokensEnd = 0;
   #nextLock = 0;
   #nextTicket = 0;
   #activity: DelegateActivity[] = [];
@@ -70,6 +72,7 @@ export class DelegatedLocks implements LockPort {
   begin(delegation: Delegation): void {
     this.#delegation = delegation;
     this.#nextToken = delegation.tokens.from;
+    this.#tokensEnd = delegation.tokens.to;
     this.#out.clear();
     for (const region of delegation.out) this.#out.add(region, true);
     // What was asked for before goes its way at the broker.
@@ -174,8 +177,13 @@ export class DelegatedLocks implements LockPort {
   }
 
   /** The broker offers a region that has been quiet. */
-  give(epoch: string, region: Region): void {
+  give(epoch: string, region: Region, tokens: Delegation['tokens']): void {
     if (this.#delegation?.epoch !== epoch) return;
+    // The broker has granted there meanwhile, with tokens above those we had.
+    if (tokens.from > this.#nextToken) {
+      this.#nextToken = tokens.from;
+      this.#tokensEnd = tokens.to;
+    }
     for (const targets of this.#pending.values())
       if (targets.some((target) => overlaps(target, region)))
         return this.#upstream.taken(epoch, region, false);
@@ -205,7 +213,7 @@ export class DelegatedLocks implements LockPort {
   /** Grants here and now, or null: not ours to decide, or somebody is in the way. */
   #grant(request: LockRequest): Hold | null {
     const delegation = this.#delegation;
-    if (delegation === null || this.#nextToken >= delegation.tokens.to || !this.#hasAuthority()) return null;
+    if (delegation === null || this.#nextToken >= this.#tokensEnd || !this.#hasAuthority()) return null;
     for (const target of request.targets) if (this.#out.overlaps(target)) return null;
     const { requestId, owner, kind, targets, who } = request;
     const { volume, session } = delegation;

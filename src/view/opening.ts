@@ -68,11 +68,9 @@ export class Opening {
     }
     const kept = this.#view.kept.take(this.caller.tid, this.#path);
     if (kept !== null) {
+      // It is asked for again while the grant is kept: that may have gone with the inode that stood here before, if its
+      // name was changed while the grant was on its way. Where it still stands it is granted at once.
       this.#secondArrival = true;
-      if (covers(kept.targets, this.#targets)) {
-        this.#view.withActor(this.caller, (actor) => this.#granted(actor, kept));
-        return;
-      }
       this.#kept = kept;
     }
     this.#view.withActor(this.caller, (actor) => {

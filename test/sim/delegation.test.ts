@@ -54,7 +54,7 @@ class Delegate {
           case 'recall':
             return this.locks.recall(message.epoch, message.region);
           case 'give':
-            return this.locks.give(message.epoch, message.region);
+            return this.locks.give(message.epoch, message.region, message.tokens);
           case 'report':
             return this.locks.report(message.report, message.region);
         }
@@ -78,7 +78,7 @@ class Delegate {
   }
 
   /** Without a wait; null when it cannot be decided here. */
-  now(owner: string, path: string): { lockId: string } | null {
+  now(owner: string, path: string): { lockId: string; token: number } | null {
     const targets: Target[] = [{ path, mode: 'write', scope: 'file' }];
     const requestId = `r${this.#next++}`;
     return this.locks.tryNow({ requestId, owner, kind: 'handle', targets, waitMs: 0, who: {}, tid: 0 });
@@ -179,6 +179,35 @@ test('a quiet path is given back, and decided by the delegate again', async (t) 
   let got: ReturnType<typeof local> = null;
   await eventually('it is given back', () => (got = local()) !== null);
   delegate.locks.release(got!.lockId, 'a');
+});
+
+test('what is given back is granted with tokens above those that the broker granted meanwhile', async (t) => {
+  const { delegate, other } = await setUp(t, 100);
+  const hold = await other.acquire({ volume: VOLUME, path: 'f', owner: 'b' });
+  await other.release(hold);
+  let got: { lockId: string; token: number } | null = null;
+  await eventually('it is given back', () => (got = delegate.now('a', 'f')) !== null);
+  assert.ok(got!.token > hold.token, `${got!.token} after ${hold.token}`);
+});
+
+test('a waiting request that is retargeted into the delegated volume waits for what the delegate granted there', async (t) => {
+  const { delegate, other } = await setUp(t);
+  const held = await delegate.write('a', 'f');
+  const first = await other.acquire({ volume: VOLUME, path: 'e', owner: 'b' });
+  let got = false;
+  const requestId = other.newRequestId();
+  const second = other.acquire({ volume: VOLUME, path: 'e', owner: 'c', requestId }).then((hold) => {
+    got = true;
+    return hold;
+  });
+  await eventually('c waits', async () => (await other.status('e', VOLUME)).queue.length === 1);
+  await other.retarget(requestId, [{ path: 'f', mode: 'write', scope: 'file' }]);
+  await eventually('c waits for f', async () => (await other.status('f', VOLUME)).queue.length === 1);
+  await delay(50);
+  assert.equal(got, false);
+  delegate.locks.release(held, 'a');
+  await other.release(await second);
+  await other.release(first);
 });
 
 test('the delegate dies: what it held is free after the TTL, not before', async (t) => {
