@@ -57,6 +57,53 @@ export const attributes: Checks = {
     assert.equal(old(path('f')), false);
   },
 
+  'reading moves the access time as relatime says, and O_NOATIME leaves it'(place) {
+    fs.writeFileSync(place.path('f'), Buffer.alloc(10_000, 'x'));
+    fs.mkdirSync(place.path('d'));
+    fs.symlinkSync('f', place.path('l'));
+    const said = py(
+      place,
+      `
+NOATIME, RELATIME = 1024, 4096
+flags = os.statvfs('${place.beneath}').f_flag
+if flags & NOATIME or not flags & RELATIME:
+    say('other'); sys.exit()
+now = time.time()
+day = 24 * 3600
+def moved(name, atime, mtime, use):
+    os.utime(name, (atime, mtime), follow_symlinks=False)
+    use()
+    return os.lstat(name).st_atime != atime
+def read(flags=0):
+    f = os.open('f', os.O_RDONLY | flags); os.read(f, 4096); os.close(f)
+def mapped():
+    f = os.open('f', os.O_RDONLY); m = mmap.mmap(f, 4096, mmap.MAP_SHARED, mmap.PROT_READ); m[0]; m.close(); os.close(f)
+out = {}
+out['read, unread since written'] = moved('f', 1000, 2000, read)
+out['again'] = moved('f', now + 100, now - 200, read)
+out['a day later'] = moved('f', now - 2 * day, now - 3 * day, read)
+out['O_NOATIME'] = moved('f', 1000, 2000, lambda: read(os.O_NOATIME))
+out['mapped'] = moved('f', 1000, 2000, mapped)
+out['only opened'] = moved('f', 1000, 2000, lambda: os.close(os.open('f', os.O_RDONLY)))
+out['stat'] = moved('f', 1000, 2000, lambda: os.stat('f'))
+out['listed'] = moved('d', 1000, 2000, lambda: os.listdir('d'))
+out['link read'] = moved('l', 1000, 2000, lambda: os.readlink('l'))
+say(out)`,
+    );
+    if (said === 'other') skip('not mounted with relatime');
+    assert.deepEqual(said, {
+      'read, unread since written': true,
+      again: false,
+      'a day later': true,
+      O_NOATIME: false,
+      mapped: true,
+      'only opened': false,
+      stat: false,
+      listed: true,
+      'link read': true,
+    });
+  },
+
   'ctime moves with every change of an inode'({ path }) {
     fs.writeFileSync(path('f'), 'x');
     const ctime = () => fs.statSync(path('f'), { bigint: true }).ctimeNs;

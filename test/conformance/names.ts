@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import * as sys from '../../src/sys/index.ts';
-import { type Checks, outcome, py, thrown } from './kit.ts';
+import { type Checks, needs, needsRoot, outcome, py, sh, skip, thrown } from './kit.ts';
 
 const MANY = 50_000;
 
@@ -254,6 +254,48 @@ os.chdir('../..') if E(os.stat, '..') == 'ok' else None
 say(out)`,
     );
     assert.deepEqual(said, ['ok', [], 'ENOENT', 'ENOENT', 'ok', 0, 'ENOENT']);
+  },
+
+  'a directory that is emptied while it is listed'(place) {
+    const said = py(
+      place,
+      `
+os.mkdir('d')
+for i in range(1000): os.mknod('d/n%d' % i)
+seen = 0
+with os.scandir('d') as it:
+    for e in it: os.unlink('d/' + e.name); seen += 1
+say(seen, os.listdir('d'), E(os.rmdir, 'd'))`,
+    );
+    assert.deepEqual(said, [1000, [], 'ok']);
+  },
+
+  'another file system mounted inside'(place) {
+    needsRoot();
+    needs('mount');
+    fs.mkdirSync(join(place.beneath, 'tmp'));
+    try {
+      sh(place, `mount -t tmpfs -o size=16m none '${join(place.beneath, 'tmp')}'`);
+    } catch {
+      skip('nothing can be mounted here');
+    }
+    try {
+      const said = py(
+        place,
+        `
+open('f', 'w').write('below'); open('tmp/g', 'w').write('inside'); os.mkdir('tmp/d'); os.link('tmp/g', 'tmp/d/h')
+open('tmp/d/h', 'a').write(' it')
+m = open('tmp/m', 'w+b'); m.truncate(4096); mm = mmap.mmap(m.fileno(), 4096); mm[0:2] = b'mm'; mm.close(); m.close()
+say(E(os.rename, 'f', 'tmp/f'), E(os.link, 'f', 'tmp/f'), E(os.rename, 'tmp/g', 'tmp/d/g'), open('tmp/d/g').read(), open('tmp/m').read(2),
+    sorted(os.listdir('tmp')), os.stat('tmp/d/g').st_nlink, os.statvfs('tmp').f_blocks * os.statvfs('tmp').f_frsize, E(os.rmdir, 'tmp'),
+    os.stat('tmp/d/g').st_ino == os.stat('tmp/d/h').st_ino, E(os.rename, 'tmp', 'moved'))`,
+      );
+      const size = 16 * 1024 * 1024;
+      const [busy, list] = ['EBUSY', ['d', 'm']];
+      assert.deepEqual(said, ['EXDEV', 'EXDEV', 'ok', 'inside it', 'mm', list, 2, size, busy, true, busy]);
+    } finally {
+      sh(place, `umount '${join(place.beneath, 'tmp')}' || umount -l '${join(place.beneath, 'tmp')}'`);
+    }
   },
 
   'd_type, inode numbers and link counts agree with stat'({ dir, path }) {

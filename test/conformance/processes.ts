@@ -45,6 +45,153 @@ say(E(fcntl.lockf, f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 0), E(fcntl.lockf, f, f
     },
   ),
 
+  'fcntl locks of open files, locks that wait, and circles of them': beside(
+    `
+f = open('lock', 'a+'); fcntl.lockf(f, fcntl.LOCK_EX, 1, 0); say('has'); input()
+say('waits'); fcntl.lockf(f, fcntl.LOCK_EX, 1, 1); say('both'); input()`,
+    async (place, other) => {
+      assert.equal(await other.said(), 'has');
+      const said = py(
+        place,
+        `
+OFD_SETLK = 37
+lock = lambda at: struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, at, 1, 0)
+a, b = open('lock', 'a+'), open('lock', 'a+')
+say(E(fcntl.fcntl, a, OFD_SETLK, lock(5)), E(fcntl.fcntl, b, OFD_SETLK, lock(5)), E(fcntl.fcntl, b, OFD_SETLK, lock(0)), E(fcntl.fcntl, b, OFD_SETLK, lock(6)))`,
+      );
+      assert.deepEqual(said, ['ok', 'EAGAIN', 'EAGAIN', 'ok']);
+      const third = new Other(
+        place,
+        `
+f = open('lock', 'a+'); fcntl.lockf(f, fcntl.LOCK_EX, 1, 1); say('second'); input()
+# The other one waits for us when /proc/locks shows it.
+while not any('->' in l and ' ${other.child.pid} ' in l for l in open('/proc/locks')): time.sleep(0.01)
+say(E(fcntl.lockf, f, fcntl.LOCK_EX, 1, 0)); input(); f.close(); say('closed'); input()`,
+      );
+      try {
+        assert.equal(await third.said(), 'second');
+        other.tell();
+        assert.equal(await other.said(), 'waits');
+        third.tell();
+        assert.match(String(await third.said()), /^EDEADLO?C?K$/); // two names of one number
+        third.tell();
+        assert.equal(await third.said(), 'closed');
+        assert.equal(await other.said(), 'both');
+      } finally {
+        await third.end();
+      }
+    },
+  ),
+
+  'of many processes that make one name, one succeeds'(place) {
+    const said = py(
+      place,
+      `
+open('src', 'w').close()
+def rename(n, i):
+    open('own%d' % i, 'w').close()
+    if libc.renameat2(-100, b'own%d' % i, -100, n.encode(), 1) < 0: raise OSError(ctypes.get_errno(), '')
+ways = [lambda n, i: os.close(os.open(n, os.O_CREAT | os.O_EXCL | os.O_WRONLY)), lambda n, i: os.mkdir(n), lambda n, i: os.link('src', n), lambda n, i: os.symlink('x', n), rename]
+r, w = os.pipe(); go, start = os.pipe()
+for i in range(4):
+    if os.fork() == 0:
+        os.close(start); os.read(go, 1)
+        os.write(w, bytes(sum(1 << k for k in range(5) if E(ways[k], 'n%d-%d' % (round, k), i) == 'ok') for round in range(20)))
+        os._exit(0)
+os.close(start); os.close(w)
+got = b''
+while part := os.read(r, 4096): got += part
+say(len(got), [[sum(got[p * 20 + round] >> k & 1 for p in range(4)) for k in range(5)] for round in range(20)])`,
+    );
+    assert.deepEqual(said, [80, Array(20).fill([1, 1, 1, 1, 1])]);
+  },
+
+  'a name that is replaced again and again is never missing, and never half written': beside(
+    `
+say('ready'); input()
+for i in range(300):
+    with open('new', 'w') as f: f.write('%d\\n' % i * 1000)
+    os.rename('new', 'f')
+say('done'); input()`,
+    async (place, other) => {
+      fs.writeFileSync(place.path('f'), 'first\n'.repeat(1000));
+      assert.equal(await other.said(), 'ready');
+      other.tell();
+      let over = false;
+      const done = other.said().then(() => {
+        over = true;
+      });
+      const wrong: string[] = [];
+      for (let i = 0; !over; i++) {
+        const lines = new Set(fs.readFileSync(place.path('f'), 'utf8').trimEnd().split('\n'));
+        if (lines.size !== 1) wrong.push(`${i}: ${[...lines].slice(0, 3).join()}`);
+        fs.statSync(place.path('f'));
+        if (i % 10 === 0) await new Promise((next) => setImmediate(next));
+      }
+      await done;
+      assert.deepEqual(wrong, []);
+    },
+  ),
+
+  'many processes append to one file: nothing is lost or torn'(place) {
+    const said = py(
+      place,
+      `
+for i in range(4):
+    if os.fork() == 0:
+        f = os.open('log.txt', os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        for n in range(200): os.write(f, (('%d:%d ' % (i, n)).ljust(99, '.') + '\\n').encode())
+        os._exit(0)
+for i in range(4): os.wait()
+lines = open('log.txt').read().split('\\n')
+say(len(lines), len(set(lines)), all(len(l) == 99 for l in lines[:-1]), [[l.split(' ')[0] for l in lines if l.startswith('%d:' % i)] == ['%d:%d' % (i, n) for n in range(200)] for i in range(4)])`,
+    );
+    assert.deepEqual(said, [801, 801, true, [true, true, true, true]]);
+  },
+
+  'a mapped file that is cut: SIGBUS behind its end, zeroes when it grows again'(place) {
+    const said = py(
+      place,
+      `
+import signal
+f = os.open('f', os.O_RDWR | os.O_CREAT); os.write(f, b'x' * 20000)
+m = mmap.mmap(f, 20000)
+m[0:5] = b'MMMMM'
+pid = os.fork()
+if pid == 0:
+    os.ftruncate(f, 5000); m[12288]; os._exit(0)
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+tail = m[5000:8192].strip(b'\\0')
+os.ftruncate(f, 20000)
+say(code == -signal.SIGBUS, m[0:6].decode(), len(tail), m[5000:20000].strip(b'\\0').decode(), os.pread(f, 20000, 4999).rstrip(b'\\0').decode(), os.stat('f').st_size)`,
+    );
+    assert.deepEqual(said, [true, 'MMMMMx', 0, '', 'x', 20_000]);
+  },
+
+  'sendfile, splice, vectors with flags, and synchronous descriptors'(place) {
+    const said = py(
+      place,
+      `
+import socket
+data = os.urandom(200000)
+open('a', 'wb').write(data)
+a = os.open('a', os.O_RDONLY); b = os.open('b', os.O_RDWR | os.O_CREAT | os.O_SYNC); c = os.open('c', os.O_RDWR | os.O_CREAT | os.O_DSYNC)
+at = 0
+while at < 200000: at += os.sendfile(b, a, at, 200000 - at)
+r, w = os.pipe()
+at = 0
+while at < 200000:
+    n = os.splice(a, w, 60000, offset_src=at); at += n
+    while n > 0: n -= os.splice(r, c, n)
+v = [bytearray(1000), bytearray(3000)]
+n = os.preadv(a, v, 500)
+d = os.open('d', os.O_RDWR | os.O_CREAT)
+out = [os.pwritev(d, v, 0, os.RWF_DSYNC), os.pwritev(d, [b'end'], 0, getattr(os, 'RWF_APPEND', 16)), os.fstat(d).st_size]
+say(open('b', 'rb').read() == data, open('c', 'rb').read() == data, n, b''.join(v) == data[500:4500], out, os.pread(d, 10, 4000).decode())`,
+    );
+    assert.deepEqual(said, [true, true, 4000, true, [4000, 3, 4003], 'end']);
+  },
+
   'a shared mapping is seen by other processes, and by read': beside(
     `
 f = open('f', 'r+b'); m = mmap.mmap(f.fileno(), 8192); say('mapped')
