@@ -183,9 +183,11 @@ export class View {
     this.#actors.ancestorsWithOpen(caller, this.tree.inoOf(node), (pids) => {
       if (pids.length === 0) return done(null);
       const holders = [...node.handles].filter((h) => h.grant !== null);
-      const opener =
-        holders.find((h) => pids.includes(h.pid)) ?? (holders.length === 1 ? holders[0] : undefined);
-      done(opener?.grant?.owner ?? null);
+      const opener = holders.find((h) => pids.includes(h.pid));
+      // Who opened it may be gone, and the descriptor inherited (a daemon). Several owners can only be readers.
+      const owners = new Set(holders.map((h) => h.grant!.owner));
+      const [only] = owners.size === 1 ? owners : [];
+      done(opener?.grant?.owner ?? only ?? null);
     });
   }
 

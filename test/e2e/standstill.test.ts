@@ -52,6 +52,16 @@ select.select([server], [], [])
   assert.equal((await server.done).status, 0);
 });
 
+test('a daemon that inherited several descriptors of a file joins their lock', async (t) => {
+  const gate = await startGate(t);
+  // As `git gc` that went into the background, with the trace file of the `git fetch` that started it.
+  const script = `
+    exec 3>>f 4>>f
+    (while kill -0 $$ 2>>/dev/null; do sleep 0.05; done; echo late >>f; cat f) &`;
+  assert.deepEqual(await gate.sh(script).done, { status: 0, signal: null, out: 'late\n', err: '' });
+  await gate.idle();
+});
+
 test('what a reader has still to read is not cut off by who waits for its output', async (t) => {
   const gate = await startGate(t);
   const text = 'line\n'.repeat(200_000);
