@@ -229,6 +229,20 @@ export const MOUNT_OPTIONS = {
     parse: oneOf('auto', 'deny', 'warn', 'off'),
     fallback: 'auto',
   }),
+  keepMib: spec({
+    flag: 'keep-mib',
+    value: 'MIB',
+    help: 'how much is kept of what would be lost (gate conflicts); what is over it goes, the oldest first, after a warning',
+    parse: integer(1, 2 ** 31),
+    fallback: 1024,
+  }),
+  keepDays: spec({
+    flag: 'keep-days',
+    value: 'DAYS',
+    help: 'for how long it is kept',
+    parse: integer(1, 36_500),
+    fallback: 14,
+  }),
   attrValidMs: spec<number | undefined>({
     flag: 'attr-valid-ms',
     value: 'MS',

@@ -10,7 +10,7 @@
 import type { PathString } from '../base/bytes.ts';
 import type { FuseApi, Handlers, Request, SetattrArgs } from '../fuse/types.ts';
 import * as sys from '../sys/index.ts';
-import type { Caller } from '../view/actors.ts';
+import type { Actor, Caller } from '../view/actors.ts';
 import type { Handle } from '../view/handle.ts';
 import type { Grant } from '../view/locks.ts';
 import type { Node } from '../view/node.ts';
@@ -119,7 +119,11 @@ export class Frontend implements Handlers {
     if (node === undefined) return;
     if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
     const handle = args.fh === undefined ? undefined : this.#view.handles.get(args.fh);
-    if (handle !== undefined) return void this.#setattr(req, node, args, handle);
+    if (handle !== undefined) {
+      if (args.size !== undefined && handle.grant !== null)
+        this.#view.sweeps.cutting(this.#actor(req), node, args.size);
+      return void this.#setattr(req, node, args, handle);
+    }
     const op = args.size === undefined ? 'setattr' : 'truncate';
     const run: Run = (grant) => {
       const { overwrites } = this.#view;
@@ -127,7 +131,10 @@ export class Frontend implements Handlers {
       if (cuts && !overwrites.truncating(callerOf(req), node)) this.#api.replyError(req, sys.ESTALE);
       else if (args.size === undefined && args.mtime !== undefined)
         overwrites.touching(callerOf(req), node, () => this.#setattr(req, node, args, undefined));
-      else if (this.#setattr(req, node, args, undefined) && cuts) overwrites.truncated(callerOf(req), node);
+      else {
+        if (cuts) this.#view.sweeps.cutting(this.#actor(req), node, args.size!);
+        if (this.#setattr(req, node, args, undefined) && cuts) overwrites.truncated(callerOf(req), node);
+      }
       grant?.release();
     };
     // Only ftruncate says itself that it came by a descriptor (FATTR_FH).
@@ -206,7 +213,11 @@ export class Frontend implements Handlers {
     const parent = this.#directory(req, name);
     if (parent === undefined) return;
     this.#replays.arrive(req, { op: 'unlink', parent, name }, (grant) => {
-      this.#answers.status(req, ops.unlink(this.#view, parent, name));
+      const undo =
+        grant === null ? null : this.#view.sweeps.losing(this.#actor(req), parent, name, 'removed');
+      const error = ops.unlink(this.#view, parent, name);
+      if (error < 0) undo?.();
+      this.#answers.status(req, error);
       grant?.release();
     });
   }
@@ -237,7 +248,11 @@ export class Frontend implements Handlers {
         grant?.release();
         return void this.#api.replyError(req, sys.ESTALE);
       }
+      const undo = replaces
+        ? this.#view.sweeps.losing(this.#view.knownActor(caller), newParent, newName, 'replaced')
+        : null;
       const error = ops.rename(this.#view, parent, name, newParent, newName, flags, grant, plan.handsOver);
+      if (error < 0) undo?.();
       if (error === 0 && lands) overwrites.replaced(caller, newParent, newName);
       this.#answers.status(req, error);
     });
@@ -331,6 +346,7 @@ export class Frontend implements Handlers {
       (actor) => {
         const handle = this.#view.addHandle(made.node, flags, actor, grant);
         handle.fd = made.fd;
+        handle.made = true;
         this.#view.overwrites.created(handle, actor);
         const route = this.#backing.open(handle, callerOf(req));
         this.#answers.filled.attrValidMs = this.#answers.attrValidMs(made.node);
@@ -531,6 +547,10 @@ export class Frontend implements Handlers {
   }
 
   // ------------------------------------------------------------ helpers
+
+  #actor(req: Request): Actor | null {
+    return this.#view.knownActor(callerOf(req));
+  }
 
   #node(req: Request): Node | undefined {
     const node = this.#view.tree.node(req.nodeid);

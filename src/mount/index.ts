@@ -16,6 +16,7 @@ import { createLogger, type Logger } from '../base/log.ts';
 import type { ConnectOptions } from '../client/index.ts';
 import { type MountInfo, mountFuse, unmountFuse } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
+import { DEFAULT_BOUNDS } from '../view/lost/bounds.ts';
 import { Announcer } from './announce.ts';
 import { SessionKeeper } from './keeper.ts';
 import { Lookout } from './lookout.ts';
@@ -111,11 +112,14 @@ async function serve(
   );
   keeper.onLost = () => relay.lost();
   keeper.onNew = (session) => relay.use(session);
-  const rescuer = new Rescuer({ rootFd: root.fd, fuseFd }, (message) => {
-    if (message.t === 'rescued') threads.send(message);
-    else if (message.t === 'log') log[message.level](message.message);
-    else relay.handle(message);
-  });
+  const rescuer = new Rescuer(
+    { rootFd: root.fd, fuseFd, bounds: options.bounds ?? DEFAULT_BOUNDS },
+    (message) => {
+      if (message.t === 'rescued') threads.send(message);
+      else if (message.t === 'log') log[message.level](message.message);
+      else relay.handle(message);
+    },
+  );
   rescuer.resume();
   const unmounted = new Promise<void>((done) => {
     const end = async (unclean: boolean) => {

@@ -7,6 +7,7 @@ import type { Actor } from '../view/actors.ts';
 import type { DelegateActivity, Delegation } from '../view/delegate.ts';
 import type { LockRequest } from '../view/locks.ts';
 import type { StalePolicy } from '../view/stale.ts';
+import type { CopyJob } from '../view/sweeps.ts';
 import type { FreshJob } from '../view/unclean.ts';
 import type { LockWait, Verdict } from './standstill.ts';
 
@@ -62,6 +63,9 @@ export type FromReactor =
 
 export type RescueJob =
   | ({ readonly job: 'fresh' } & FreshJob)
+  | ({ readonly job: 'copy' } & CopyJob)
+  /** Something was kept by the reactor itself: it is to be watched, and counted. */
+  | { readonly job: 'added'; readonly kept: string }
   /** Finds every file that somebody can write to. */
   | { readonly job: 'writers' };
 

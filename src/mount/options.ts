@@ -1,4 +1,5 @@
 import type { LogLevel } from '../base/log.ts';
+import type { Bounds } from '../view/lost/bounds.ts';
 import type { StalePolicy } from '../view/stale.ts';
 
 /** How a view comes over its own root. */
@@ -39,6 +40,8 @@ export interface MountOptions {
   readonly delegation?: 'auto' | 'off';
   /** What happens when an actor writes over a change that it has not seen. Default `auto`. */
   readonly staleWrites?: StalePolicy;
+  /** How much of what would be lost is kept, and for how long. */
+  readonly bounds?: Bounds;
   readonly logLevel: LogLevel;
 }
 

@@ -8,6 +8,7 @@ import { runReactor } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
 import type { ViewClock } from '../view/actors.ts';
 import { DelegatedLocks } from '../view/delegate.ts';
+import { LostFolder } from '../view/lost/folder.ts';
 import { Tree } from '../view/tree.ts';
 import { View } from '../view/view.ts';
 import { Actors } from './actors.ts';
@@ -138,12 +139,15 @@ const why = runReactor({
       locks: delegated,
       actors: resolver,
       hasAuthority,
+      lost: new LostFolder(data.rootFd, systemClock.wallMs),
       events: {
         note: (path, what, owner, message, whose) => post({ t: 'note', path, what, owner, message, whose }),
       },
       rescue: {
         fresh: (job, done) => rescue({ job: 'fresh', ...job }, ({ error }) => done(error)),
         findWriters: (done) => rescue({ job: 'writers' }, ({ paths }) => done(paths ?? null)),
+        copy: (job, done) => rescue({ job: 'copy', ...job }, ({ error }) => done(error)),
+        added: (kept) => rescue({ job: 'added', kept }, () => {}),
         cleaned: (ids, still) => post({ t: 'clean', ids, still }),
       },
     });

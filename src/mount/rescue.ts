@@ -6,15 +6,17 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { systemClock, type Timer } from '../base/clock.ts';
 import { encodeInvalEntry } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
+import { judge, WARNED_MS } from '../view/lost/bounds.ts';
 import { LostError } from '../view/lost/content.ts';
 import { LostFolder } from '../view/lost/folder.ts';
 import type { LostRecord } from '../view/lost/record.ts';
 import { WriterWalk } from '../view/lost/walk.ts';
+import type { CopyJob } from '../view/sweeps.ts';
 import type { FreshJob } from '../view/unclean.ts';
 import type { FromRescue, Rescued, ToRescue } from './messages.ts';
 import type { RescueData } from './rescuer.ts';
 
-const { rootFd, fuseFd } = workerData as RescueData;
+const { rootFd, fuseFd, bounds } = workerData as RescueData;
 const port = parentPort!;
 const post = (message: FromRescue) => port.postMessage(message);
 const folder = new LostFolder(rootFd, systemClock.wallMs);
@@ -25,6 +27,9 @@ const LOOK_MS_MAX = 30_000;
 /** Files looked at in one go of a walk; then others have their turn. */
 const WALK_STEP = 200;
 const WALK_PAUSE_MS = 5;
+/** From something kept to a count of all, and between counts. */
+const COUNT_SOON_MS = 1000;
+const COUNT_MS = 600_000;
 
 let timer: Timer | undefined;
 let lookMs = LOOK_MS_MIN;
@@ -36,6 +41,7 @@ function fresh(job: FreshJob): Rescued {
     // Here, not on the reactor's thread: it takes the directory's lock in the kernel.
     if (parentId > 0) sys.write(fuseFd, encodeInvalEntry(parentId, name));
     watch();
+    count();
     return { error: null };
   } catch (error) {
     if (error instanceof LostError) return { error: error.message };
@@ -43,6 +49,71 @@ function fresh(job: FreshJob): Rescued {
   } finally {
     sys.close(parentFd);
   }
+}
+
+function copy({ fd, about }: CopyJob): Rescued {
+  try {
+    folder.keepCopy(fd, about);
+    count();
+    return { error: null };
+  } catch (error) {
+    if (error instanceof LostError) return { error: error.message };
+    throw error;
+  } finally {
+    sys.close(fd);
+  }
+}
+
+/** Something was kept. A large one has no hash yet; what was written to it since it lost its name shows in its times. */
+function added(id: string): Rescued {
+  if (!folder.open()) return { error: null };
+  const record = folder.record(id);
+  if (record?.state === 'watched') {
+    if (record.hash === undefined) {
+      const hash = folder.hashOf(id);
+      if (!folder.isTouched(record)) folder.write({ ...record, hash });
+    }
+    watch();
+  }
+  count();
+  return { error: null };
+}
+
+let counting: Timer | undefined;
+let warnedAtMs: number | undefined;
+
+/** Counts soon, and then every hour, what is kept; warns, and removes what is over the bounds an hour after that at the earliest. */
+function count(delayMs = COUNT_SOON_MS): void {
+  counting?.cancel();
+  counting = systemClock.after(delayMs, () => {
+    try {
+      bound();
+    } catch (error) {
+      if (!(error instanceof LostError)) throw error;
+    }
+    count(COUNT_MS);
+  });
+}
+
+function bound(): void {
+  const nowMs = systemClock.wallMs();
+  const verdict = judge(folder.list(), bounds, nowMs);
+  if (verdict.soon === 0 && verdict.over.length === 0) {
+    warnedAtMs = undefined;
+    return;
+  }
+  const room = `${Math.round(verdict.bytes / 2 ** 20)} of ${Math.round(bounds.bytes / 2 ** 20)} MiB, at most ${bounds.days} days`;
+  if (warnedAtMs === undefined) {
+    warnedAtMs = nowMs;
+    const message = `what is kept will soon be pruned, the oldest first (${room}): see gate conflicts`;
+    post({ t: 'note', path: '', what: 'kept_full', owner: '', message });
+    post({ t: 'log', level: 'warn', message });
+  }
+  if (nowMs - warnedAtMs < WARNED_MS || verdict.over.length === 0) return;
+  for (const id of verdict.over) folder.remove(id);
+  const message = `${verdict.over.length} pruned of what was kept (${room})`;
+  post({ t: 'note', path: '', what: 'kept_pruned', owner: '', message });
+  warnedAtMs = undefined;
 }
 
 function findWriters(done: (result: Rescued) => void): void {
@@ -98,7 +169,12 @@ sys.setThreadName('gate-rescue');
 port.on('message', ({ id, job }: ToRescue) => {
   const answer = (result: Rescued) => post({ t: 'rescued', id, result });
   if (job.job === 'fresh') answer(fresh(job));
+  else if (job.job === 'copy') answer(copy(job));
+  else if (job.job === 'added') answer(added(job.kept));
   else findWriters(answer);
 });
 // What an earlier view left to be watched.
-if (folder.open()) watch();
+if (folder.open()) {
+  watch();
+  count();
+}

@@ -2,6 +2,7 @@
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { systemClock } from '../base/clock.ts';
+import type { Bounds } from '../view/lost/bounds.ts';
 import { LostFolder } from '../view/lost/folder.ts';
 import type { FromRescue, RescueJob, ToRescue } from './messages.ts';
 
@@ -10,6 +11,7 @@ export interface RescueData {
   readonly rootFd: number;
   /** To make the kernel forget names. */
   readonly fuseFd: number;
+  readonly bounds: Bounds;
 }
 
 export class Rescuer {

@@ -21,6 +21,8 @@ export class Handle {
   grant: Grant | null = null;
   /** Its lock was lost (session gone): reads and writes through it answer ESTALE. */
   lost = false;
+  /** It made the file that it is open on. */
+  made = false;
   /** Of a writer on a locked path: who it is, and the version of the file that it opened (stale.ts). */
   writer: { readonly actor: Actor; readonly version: string } | null = null;
   /** Content of a virtual file, as it was at open. */

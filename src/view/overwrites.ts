@@ -5,7 +5,7 @@ import type { Handle } from './handle.ts';
 import type { Node } from './node.ts';
 import { opensForWriting } from './opening.ts';
 import { scratch } from './scratch.ts';
-import { type StalePolicy, StaleWrites, type Verdict, versionOf } from './stale.ts';
+import { type StalePolicy, StaleWrites, type Verdict, versionOf, type Writer } from './stale.ts';
 import type { View } from './view.ts';
 
 /** Where the view's operations meet the memory of what was seen (stale.ts): asked under the lock, before anything is written. */
@@ -30,6 +30,11 @@ export class Overwrites {
     if (opensForWriting(flags) && !appends && !this.#allowed(actor, path, version)) return undefined;
     if ((flags & sys.O_ACCMODE) !== sys.O_WRONLY) this.#stale.opened(actor, path, version);
     return version;
+  }
+
+  /** Who wrote to a path last, as far as this view knows. */
+  lastWriter(path: PathString): Writer | undefined {
+    return this.#stale.lastWriter(path);
   }
 
   /** A file was made under a lock, by this handle. */

@@ -35,7 +35,7 @@ export interface Verdict {
   readonly again: boolean;
 }
 
-interface Writer {
+export interface Writer {
   readonly version: string;
   readonly owner: string;
   readonly program: string;
@@ -82,6 +82,11 @@ export class StaleWrites {
       this.#processes.set(`${actor.pid}\0${path}`, after);
     const writer = this.#writers.get(path);
     if (writer?.version === before) this.#writers.set(path, { ...writer, version: after });
+  }
+
+  /** Who made the version that is remembered as the latest of a path. */
+  lastWriter(path: PathString): Writer | undefined {
+    return this.#writers.get(path);
   }
 
   /** What is to be done when `actor` is about to write over this version; null: nothing is in the way. */

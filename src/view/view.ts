@@ -21,11 +21,13 @@ import { Exclusions } from './exclude.ts';
 import { Handle } from './handle.ts';
 import { KeptGrants } from './kept.ts';
 import { Grant, type LockPort, Pending } from './locks.ts';
+import type { LostFolder } from './lost/folder.ts';
 import { type Node, pathIn, pathOf } from './node.ts';
 import { accessOf, type Opened, Opening, opensForWriting } from './opening.ts';
 import { Overwrites } from './overwrites.ts';
 import { scratch } from './scratch.ts';
 import type { StalePolicy } from './stale.ts';
+import { type SweepRescue, Sweeps } from './sweeps.ts';
 import { inodeTarget, Planner } from './targets.ts';
 import type { Tree } from './tree.ts';
 import { type Rescue, UncleanPaths } from './unclean.ts';
@@ -65,6 +67,7 @@ export class View {
   readonly unclean: UncleanPaths;
   readonly why = new WhyLog();
   readonly overwrites: Overwrites;
+  readonly sweeps: Sweeps;
   readonly handles = new Map<number, Handle>();
   /** False once the session with the broker may be over, by this machine's clock: what it granted may be somebody else's by now. */
   readonly hasAuthority: () => boolean;
@@ -82,7 +85,8 @@ export class View {
     locks: LockPort;
     actors: ActorSource;
     events: ViewEvents;
-    rescue: Rescue;
+    rescue: Rescue & SweepRescue;
+    lost: LostFolder;
     hasAuthority: () => boolean;
   }) {
     this.tree = parts.tree;
@@ -97,6 +101,7 @@ export class View {
     this.kept = new KeptGrants(this.clock);
     this.overwrites = new Overwrites(this, parts.events, parts.options.staleWrites);
     this.unclean = new UncleanPaths(parts);
+    this.sweeps = new Sweeps(this, parts.events, parts.lost, parts.rescue);
   }
 
   pathOf(node: Node): string | null {
@@ -259,6 +264,20 @@ export class View {
       if (opened.fd >= 0) sys.close(opened.fd);
       return done(-sys.ESTALE, null);
     }
+    const go = () => this.#opens(caller, node, flags, killPriv, opened, version, done);
+    if ((flags & sys.O_TRUNC) !== 0 && opened.grant !== null) this.sweeps.opening(opened.actor, node, go);
+    else go();
+  }
+
+  #opens(
+    caller: Caller,
+    node: Node,
+    flags: number,
+    killPriv: boolean,
+    opened: Opened,
+    version: string | null,
+    done: (error: number, handle: Handle | null) => void,
+  ): void {
     const cuts = (flags & sys.O_TRUNC) !== 0;
     const fd = cuts ? this.#truncating(caller, node, flags, killPriv, opened.fd) : opened.fd;
     if (cuts && fd < 0) {

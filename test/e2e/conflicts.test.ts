@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { linkSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -13,7 +13,7 @@ import { until } from '../../src/base/clock.ts';
 import { type LostRecord, parseRecord } from '../../src/view/lost/record.ts';
 import { cleanEnv, ended, type Gate, type GateOptions, PATIENCE_MS, settle, startGate } from './harness.ts';
 
-const TTL_MS = 1000;
+const TTL_MS = 2000;
 const SHORT = ['--session-ttl-ms', String(TTL_MS)];
 const [major = 0, minor = 0] = release().split('.').map(Number);
 const hasPassthrough = process.getuid?.() === 0 && (major > 6 || (major === 6 && minor >= 9));
@@ -255,3 +255,119 @@ for (const passthrough of hasPassthrough ? [true, false] : [false])
     assert.equal(records(gate).length, 1);
     if (passthrough) assert.match(kept(gate, await conflict(gate)), /^LEFT/);
   });
+
+test('what somebody else wrote is kept when it is cut, replaced or removed; what an actor wrote itself is not', async (t) => {
+  const gate = await start(t, {});
+  for (const name of ['cut', 'replaced', 'removed', 'own', 'ignored.log'])
+    writeFileSync(join(gate.root, name), 'before');
+  const [a, b] = [await gate.actor('a'), await gate.actor('b')];
+  for (const name of ['cut', 'replaced', 'removed', 'own', 'ignored.log'])
+    await a.do('writeFile', name, `of a: ${name}`);
+  assert.deepEqual(records(gate), []);
+  await b.do('writeFile', 'cut', 'of b');
+  await b.do('writeFile', 'new', 'of b');
+  await b.do('rename', 'new', 'replaced');
+  await b.do('unlink', 'removed');
+  await b.do('unlink', 'ignored.log');
+  await a.do('unlink', 'own');
+  const all = records(gate);
+  assert.deepEqual(
+    all.map((record) => [record.path, record.state, record.why, record.owner, record.by, kept(gate, record)]),
+    [
+      ['cut', 'sweep', 'truncated', '0/a', '0/b', 'of a: cut'],
+      ['replaced', 'sweep', 'replaced', '0/a', '0/b', 'of a: replaced'],
+      ['removed', 'sweep', 'removed', '0/a', '0/b', 'of a: removed'],
+    ],
+  );
+  const listed = JSON.parse((await gate.gate(['conflicts', 'list', '--json']).done).out);
+  assert.deepEqual(
+    listed.conflicts.map(({ path }: { path: string }) => path),
+    ['cut', 'replaced', 'removed'].map((name) => gate.path(name)),
+  );
+  const shown = await gate.gate(['conflicts', 'show', '--content', all[0]!.id]).done;
+  assert.equal(shown.out, 'of a: cut');
+  const compared = await gate.gate(['conflicts', 'diff', all[0]!.id]).done;
+  assert.match(compared.out, /^-of b$/m);
+  assert.match(compared.out, /^\+of a: cut$/m);
+  assert.equal((await gate.gate(['conflicts', 'restore', all[2]!.id]).done).status, 0);
+  assert.equal(readFileSync(join(gate.root, 'removed'), 'utf8'), 'of a: removed');
+  assert.equal((await gate.gate(['conflicts', 'restore', all[1]!.id, '--to', 'back']).done).status, 0);
+  assert.equal(readFileSync(join(gate.root, 'back'), 'utf8'), 'of a: replaced');
+  assert.equal((await gate.gate(['conflicts', 'prune', all[0]!.id]).done).status, 0);
+  assert.deepEqual(
+    records(gate).map(({ id }) => id),
+    all.slice(1).map(({ id }) => id),
+  );
+  assert.equal((await gate.gate(['conflicts', 'prune', '--all']).done).status, 0);
+  assert.deepEqual(records(gate), []);
+});
+
+test('what is written to a file after its name went to another is kept; a temporary file is not', async (t) => {
+  const gate = await start(t, {});
+  const held = await writer(t, gate, 'f', 'descriptor', 'one');
+  const same = await gate.actor('one');
+  await same.do('writeFile', 'new', 'new');
+  await same.do('rename', 'new', 'f');
+  assert.deepEqual(
+    records(gate).map(({ path, state }) => [path, state]),
+    [['f', 'watched']],
+  );
+  await held.write('LATE');
+  await held.end();
+  assert.match(kept(gate, await conflict(gate)), /^LATE/);
+  assert.equal(readFileSync(join(gate.root, 'f'), 'utf8'), 'new');
+
+  const temporary = await same.open('tmp', 'WRONLY|CREAT');
+  const other = await gate.actor('one');
+  await other.do('unlink', 'tmp');
+  await same.do('write', temporary, 'x');
+  await same.do('close', temporary);
+  assert.equal(records(gate).length, 1);
+});
+
+test('where a writer cannot be kept apart whoever wants the file waits, with an event', {
+  skip: !hasPassthrough,
+}, async (t) => {
+  const gate = await start(t, { brokerFlags: ['--max-hold-ms', '300'] });
+  linkSync(join(gate.root, 'f'), join(gate.root, 'second'));
+  const broken = await writer(t, gate, 'f', 'descriptor');
+  const next = await gate.actor('next');
+  const opened = next.open('f', 'RDWR');
+  await becomes('an event', async () =>
+    (await gate.session.history('f', gate.volume)).some(
+      ({ type, message }) => type === 'kept_waiting' && message?.includes('several names'),
+    ),
+  );
+  assert.equal(opened.over(), false);
+  assert.deepEqual(records(gate), []);
+  await broken.end();
+  await next.do('close', await opened);
+});
+
+test('a full disk below keeps whoever wants the file waiting, until there is room', {
+  skip: !hasPassthrough,
+}, async (t) => {
+  const gate = await startGate(t, { brokerFlags: SHORT, disk: 8 });
+  writeFileSync(join(gate.root, 'f'), Buffer.alloc(3 * 1024 * 1024, 'o'));
+  const left = await writer(t, gate, 'f', 'descriptor');
+  writeFileSync(join(gate.root, 'ballast'), Buffer.alloc(2 * 1024 * 1024, 'b'));
+  await killMount(gate);
+  await gate.startMount();
+  const next = await gate.actor('next');
+  const opened = next.open('f', 'RDWR');
+  // The first one may not have outlived the time in which a disk was made.
+  await gate.connect();
+  await becomes('an event', async () =>
+    (await gate.session.history('f', gate.volume)).some(
+      ({ type, message }) => type === 'kept_waiting' && message?.includes('ENOSPC'),
+    ),
+  );
+  assert.equal(opened.over(), false);
+  rmSync(join(gate.root, 'ballast'));
+  const file = await opened;
+  await left.write('LEFT');
+  await next.do('close', file);
+  assert.equal(readFileSync(join(gate.root, 'f'), 'utf8').slice(0, 4), 'oooo');
+  assert.match(kept(gate, await conflict(gate)), /^LEFT/);
+  await left.end();
+});

@@ -29,6 +29,8 @@ export interface GateOptions {
   readonly delegation?: boolean;
   /** Mounted over its own root, with names and attributes remembered for long. Also by GATE_TEST_IN_PLACE=1, for all. */
   readonly inPlace?: boolean;
+  /** The root is an ext4 of its own, of so many MiB. */
+  readonly disk?: number;
   readonly mountFlags?: readonly string[];
   readonly brokerFlags?: readonly string[];
 }
@@ -60,6 +62,7 @@ export class Gate {
     this.state = join(this.dir, 'state');
     this.socket = join(this.state, 'broker.sock');
     for (const path of new Set([this.root, this.mount, this.state])) mkdirSync(path);
+    if (options.disk !== undefined) mountDisk(join(this.dir, 'disk'), this.root, options.disk);
   }
 
   async start(): Promise<this> {
@@ -213,8 +216,16 @@ export class Gate {
     this.broker?.kill('SIGTERM');
     await until(() => this.broker === undefined || ended(this.broker), 5000);
     this.broker?.kill('SIGKILL');
+    if (this.#options.disk !== undefined) spawnSync('umount', ['-l', this.root]);
     rmSync(this.dir, { recursive: true, force: true });
   }
+}
+
+function mountDisk(image: string, at: string, sizeMib: number): void {
+  const script =
+    'truncate -s "$2M" "$1" && mkfs.ext4 -q -m 0 -O ^has_journal "$1" && mount -o loop "$1" "$3" && rmdir "$3/lost+found"';
+  const made = spawnSync('sh', ['-c', script, 'sh', image, String(sizeMib), at], { encoding: 'utf8' });
+  if (made.status !== 0) throw new Error(`no disk for the test: ${made.stderr}`);
 }
 
 async function endMount(at: string, child: ChildProcess): Promise<void> {

@@ -57,6 +57,7 @@ export function register(command: Command, context: Context, finish: (status: nu
       ...broker.address,
       ...settings,
       inPlace: flags.inPlace ? howInPlace(flags) : undefined,
+      bounds: { bytes: settings.keepMib * 2 ** 20, days: settings.keepDays },
     });
     const left = Promise.withResolvers<void>();
     onSignals((signal) => {

@@ -288,6 +288,13 @@ export class LostFolder {
     }
   }
 
+  /** Its size or modification time is not the record's any more. */
+  isTouched({ id, sizeBytes, mtimeMs }: LostRecord): boolean {
+    if (sys.statx(this.#fd, id, sys.AT_SYMLINK_NOFOLLOW, this.#stat) < 0) return true;
+    const { size, mtimeSec, mtimeNsec } = this.#stat;
+    return size !== sizeBytes || mtimeSec * 1000 + mtimeNsec / 1e6 !== mtimeMs;
+  }
+
   /** The hash of a kept file as it is now. */
   hashOf(id: string): string {
     const fd = must('open', this.openKept(id));
