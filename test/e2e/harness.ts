@@ -25,6 +25,7 @@ export function cleanEnv(extra: Record<string, string> = {}): Record<string, str
 }
 
 export interface GateOptions {
+  /** TEST_PASSTHROUGH=off: never, whatever a test says. */
   readonly passthrough?: boolean;
   readonly delegation?: boolean;
   /** Mounted over its own root, with names and attributes remembered for long. Also by GATE_TEST_IN_PLACE=1, for all. */
@@ -86,7 +87,8 @@ export class Gate {
   async startMount(): Promise<void> {
     const place = this.#inPlace ? ['--in-place', '--attr-valid-ms', '3600000'] : ['--mount', this.mount];
     const flags = ['mount', '--root', this.root, ...place, '--state-dir', this.state];
-    if (this.#options.passthrough === false) flags.push('--passthrough', 'off');
+    if (this.#options.passthrough === false || process.env.TEST_PASSTHROUGH === 'off')
+      flags.push('--passthrough', 'off');
     if (this.#options.delegation === false) flags.push('--delegation', 'off');
     const { child, ready } = await this.#service([...flags, ...(this.#options.mountFlags ?? [])]);
     this.mounter = child;
