@@ -6,6 +6,7 @@ import { LOST_DIRECTORY } from '../view/lost/record.ts';
 import { CliError, type Context } from './context.ts';
 import { absolute, stateInUse } from './locate.ts';
 import { isInside, mountAt, VIEW_TYPE } from './mounts.ts';
+import { bytes } from './output.ts';
 import { readBroker } from './supervisor/supervisor.ts';
 import { readViews } from './views.ts';
 
@@ -81,6 +82,22 @@ export function withLost<T>({ base }: LostPlace, use: (folder: LostFolder) => T)
 
 export function keptIn(place: LostPlace): Kept[] {
   return withLost(place, (folder) => folder.list()) ?? [];
+}
+
+/** What is kept of a view, in a line for people; undefined: nothing. */
+export async function keptLine(root: string, mount: string): Promise<string | undefined> {
+  try {
+    const place = await placeAt(root, mount);
+    const kept = keptIn(place);
+    if (kept.length === 0) return undefined;
+    const size = kept.reduce((sum, { diskBytes }) => sum + diskBytes, 0);
+    const conflicts = kept.filter(({ record }) => record.state === 'conflict').length;
+    const warning = withLost(place, (folder) => (folder.open() ? folder.warning() : undefined));
+    const text = `${kept.length} kept of what would have been lost (${bytes(size)}), ${conflicts} of them conflict copies`;
+    return `${text}: gate conflicts list ${mount}${warning === undefined ? '' : `; ${warning}`}`;
+  } catch {
+    return undefined; // not ours to look into
+  }
 }
 
 /** Where a kept file lies, for programs. */

@@ -99,6 +99,7 @@ function bound(): void {
   const nowMs = systemClock.wallMs();
   const verdict = judge(folder.list(), bounds, nowMs);
   if (verdict.soon === 0 && verdict.over.length === 0) {
+    if (warnedAtMs !== undefined || folder.warning() !== undefined) folder.warn(null);
     warnedAtMs = undefined;
     return;
   }
@@ -106,6 +107,7 @@ function bound(): void {
   if (warnedAtMs === undefined) {
     warnedAtMs = nowMs;
     const message = `what is kept will soon be pruned, the oldest first (${room}): see gate conflicts`;
+    folder.warn(message);
     post({ t: 'note', path: '', what: 'kept_full', owner: '', message });
     post({ t: 'log', level: 'warn', message });
   }
@@ -113,6 +115,7 @@ function bound(): void {
   for (const id of verdict.over) folder.remove(id);
   const message = `${verdict.over.length} pruned of what was kept (${room})`;
   post({ t: 'note', path: '', what: 'kept_pruned', owner: '', message });
+  folder.warn(null);
   warnedAtMs = undefined;
 }
 

@@ -6,6 +6,7 @@ import { connect } from '../../client/index.ts';
 import { bypassers } from '../bypass.ts';
 import type { Context } from '../context.ts';
 import { absolute, placeOf, stateInUse } from '../locate.ts';
+import { keptLine } from '../lost.ts';
 import { mountAt, VIEW_TYPE } from '../mounts.ts';
 import { duration, print, printJson, snake, table } from '../output.ts';
 import { holdsTable, waitsTable } from '../people.ts';
@@ -45,6 +46,8 @@ async function status(context: Context, path: string | undefined, flags: Flags):
   const files = await stateInUse(context, flags.stateDir, at);
   const all = files ? readViews(files) : [];
   const only = at === undefined ? undefined : viewOf(at, all);
+  const kept = new Map<ViewRecord, string | undefined>();
+  for (const view of only ? [only] : all) kept.set(view, await keptLine(view.root, view.mount));
   const views = (only ? [only] : all).map((view) => ({
     name: view.name,
     root: view.root,
@@ -53,6 +56,7 @@ async function status(context: Context, path: string | undefined, flags: Flags):
     pid: isAlive(view.process) ? view.process.pid : null,
     volume: view.volume ?? null,
     bypassing: bypassers(view.root, view.mount),
+    kept: kept.get(view) ?? null,
   }));
   const info = files && readBroker(files);
   const supervisor = files && supervisorOf(files);
@@ -91,6 +95,7 @@ async function status(context: Context, path: string | undefined, flags: Flags):
   if (views.length === 0) print("views       none; 'gate up' in a repository makes one");
   else print(`\n${viewsTable(views)}`);
   for (const view of views) for (const line of view.bypassing) print(`  ${line}`);
+  for (const view of views) if (view.kept !== null) print(`  ${view.kept}`);
   if (locks?.holds.length) print(`\n${holdsTable(locks.holds, locks.volumes, nowMs)}`);
   if (locks?.waits.length) print(`\n${waitsTable(locks.waits, locks.volumes, nowMs)}`);
   if (locks && locks.holds.length + locks.waits.length === 0) print('\nnobody holds or waits for anything');

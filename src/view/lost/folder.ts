@@ -31,6 +31,8 @@ const {
   O_RDWR,
   O_WRONLY,
 } = sys;
+/** No id: those have a dash. */
+const WARNING = 'warning';
 const RECORD_BYTES_MAX = 256 * 1024;
 
 /** What a record says besides what the folder finds out itself. */
@@ -310,6 +312,36 @@ export class LostFolder {
     sys.unlinkat(this.#fd, id + RECORD_SUFFIX, 0);
   }
 
+  /** Says to whoever looks (gate status) that something will be pruned; null: nothing will. */
+  warn(text: string | null): void {
+    if (text === null) sys.unlinkat(this.#fd, WARNING, 0);
+    else {
+      const fd = sys.openat(
+        this.#fd,
+        WARNING,
+        O_WRONLY | O_CREAT | sys.O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+        0o600,
+      );
+      if (fd < 0) return;
+      sys.write(fd, Buffer.from(text));
+      sys.close(fd);
+    }
+  }
+
+  /** What `warn` said last. */
+  warning(): string | undefined {
+    return this.#text(WARNING);
+  }
+
+  #text(name: string): string | undefined {
+    const fd = sys.openat(this.#fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return undefined;
+    const bytes = Buffer.alloc(RECORD_BYTES_MAX);
+    const got = sys.pread(fd, bytes, 0);
+    sys.close(fd);
+    return got < 0 ? undefined : bytes.toString('utf8', 0, got);
+  }
+
   /** Everything that is kept, the oldest first. A file whose record cannot be read is listed with what its inode tells. */
   list(): Kept[] {
     if (!this.open()) return [];
@@ -338,12 +370,8 @@ export class LostFolder {
   }
 
   record(id: string): LostRecord | undefined {
-    const fd = sys.openat(this.#fd, id + RECORD_SUFFIX, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0) return undefined;
-    const bytes = Buffer.alloc(RECORD_BYTES_MAX);
-    const got = sys.pread(fd, bytes, 0);
-    sys.close(fd);
-    return got < 0 ? undefined : parseRecord(id, bytes.toString('utf8', 0, got));
+    const text = this.#text(id + RECORD_SUFFIX);
+    return text === undefined ? undefined : parseRecord(id, text);
   }
 }
 
