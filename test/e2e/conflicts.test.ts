@@ -371,3 +371,21 @@ test('a full disk below keeps whoever wants the file waiting, until there is roo
   assert.match(kept(gate, await conflict(gate)), /^LEFT/);
   await left.end();
 });
+
+test('in place, what is kept is reached beneath the view, and is not seen in it', async (t) => {
+  const gate = await startGate(t, { inPlace: true });
+  const [a, b] = [await gate.actor('a'), await gate.actor('b')];
+  await a.do('writeFile', 'f', 'of a');
+  assert.deepEqual(await a.do('readdir', '.'), ['f']);
+  await b.do('writeFile', 'f', 'of b');
+  assert.deepEqual(await a.do('readdir', '.'), ['f']);
+  const listed = JSON.parse((await gate.gate(['conflicts', '--json']).done).out);
+  assert.deepEqual(
+    listed.conflicts.map(({ path, state }: { path: string; state: string }) => [path, state]),
+    [[gate.path('f'), 'sweep']],
+  );
+  const { id } = listed.conflicts[0];
+  assert.equal((await gate.gate(['conflicts', 'show', '--content', id]).done).out, 'of a');
+  assert.equal((await gate.gate(['conflicts', 'restore', id]).done).status, 0);
+  assert.equal(await a.do('readFile', 'f'), 'of a');
+});

@@ -5,6 +5,7 @@ import {
   constants,
   existsSync,
   linkSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -19,6 +20,7 @@ import { type TestContext, test } from 'node:test';
 import { type Bounds, judge } from './bounds.ts';
 import { type Kept, LostFolder } from './folder.ts';
 import { type LostRecord, parseRecord } from './record.ts';
+import { WriterWalk } from './walk.ts';
 
 const ABOUT = { path: 'f', why: 'cap', owner: 'a', by: 'b' } as const;
 
@@ -123,4 +125,20 @@ test('what is over the bounds goes: sweeps before conflicts, the oldest first, a
   assert.deepEqual(judge([...all, kept('u', 'conflict', 11, 5)], bounds, nowMs).over, ['u']);
   assert.ok(judge([...all, kept('v', 'conflict', 9.5, 5)], bounds, nowMs).soon > 0);
   assert.ok(judge([...all, kept('x', 'sweep', 0, 15)], bounds, nowMs).soon > 0);
+});
+
+test('a walk finds the files that somebody can write to, and no others', (t) => {
+  const { dir, fd, f } = rig(t);
+  mkdirSync(join(dir, 'd/node_modules'), { recursive: true });
+  for (const name of ['f', 'd/g', 'd/node_modules/h', 'read']) writeFileSync(join(dir, name), 'x');
+  symlinkSync(f, join(dir, 'link'));
+  const open = [f, join(dir, 'd/g'), join(dir, 'd/node_modules/h')].map((path) => openSync(path, 'r+'));
+  const reader = openSync(join(dir, 'read'), 'r');
+  const walk = new WriterWalk(fd);
+  let steps = 1;
+  while (walk.step(1)) steps++;
+  assert.equal(walk.failed, null);
+  assert.deepEqual(walk.found.toSorted(), ['d/g', 'f']);
+  assert.ok(steps > 3);
+  for (const each of [...open, reader]) closeSync(each);
 });
