@@ -73,6 +73,8 @@ export type RescueJob =
 export interface Rescued {
   readonly error: string | null;
   readonly paths?: readonly string[];
+  /** What everything that is kept took on the disk, when it was last counted. */
+  readonly bytes?: number;
 }
 
 /** The main thread to the thread that does the rescues, and back. */
@@ -157,6 +159,7 @@ export interface ReactorData {
   readonly nonblockWaiters: readonly string[];
   readonly requestPrefix: string;
   readonly staleWrites: StalePolicy;
+  readonly keepBytes: number;
   /** Content of the root's `user.gate` attribute. */
   readonly about: string;
   /** One owner for everybody in this view. */

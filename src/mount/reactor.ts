@@ -131,6 +131,7 @@ const why = runReactor({
         scanners: data.scanners,
         nonblockWaiters: data.nonblockWaiters,
         staleWrites: data.staleWrites,
+        keepBytes: data.keepBytes,
         requestPrefix: data.requestPrefix,
         privileged: data.privileged,
         passthrough: data.passthrough,
@@ -147,7 +148,7 @@ const why = runReactor({
         fresh: (job, done) => rescue({ job: 'fresh', ...job }, ({ error }) => done(error)),
         findWriters: (done) => rescue({ job: 'writers' }, ({ paths }) => done(paths ?? null)),
         copy: (job, done) => rescue({ job: 'copy', ...job }, ({ error }) => done(error)),
-        added: (kept) => rescue({ job: 'added', kept }, () => {}),
+        added: (kept, done) => rescue({ job: 'added', kept }, ({ bytes }) => done(bytes ?? 0)),
         cleaned: (ids, still) => post({ t: 'clean', ids, still }),
       },
     });

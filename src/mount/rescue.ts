@@ -66,7 +66,7 @@ function copy({ fd, about }: CopyJob): Rescued {
 
 /** Something was kept. A large one has no hash yet; what was written to it since it lost its name shows in its times. */
 function added(id: string): Rescued {
-  if (!folder.open()) return { error: null };
+  if (!folder.open()) return { error: null, bytes: 0 };
   const record = folder.record(id);
   if (record?.state === 'watched') {
     if (record.hash === undefined) {
@@ -76,11 +76,12 @@ function added(id: string): Rescued {
     watch();
   }
   count();
-  return { error: null };
+  return { error: null, bytes: countedBytes };
 }
 
 let counting: Timer | undefined;
 let warnedAtMs: number | undefined;
+let countedBytes = 0;
 
 /** Counts soon, and then every hour, what is kept; warns, and removes what is over the bounds an hour after that at the earliest. */
 function count(delayMs = COUNT_SOON_MS): void {
@@ -98,6 +99,7 @@ function count(delayMs = COUNT_SOON_MS): void {
 function bound(): void {
   const nowMs = systemClock.wallMs();
   const verdict = judge(folder.list(), bounds, nowMs);
+  countedBytes = verdict.bytes;
   if (verdict.soon === 0 && verdict.over.length === 0) {
     if (warnedAtMs !== undefined || folder.warning() !== undefined) folder.warn(null);
     warnedAtMs = undefined;

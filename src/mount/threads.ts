@@ -5,6 +5,7 @@ import { MessageChannel, Worker } from 'node:worker_threads';
 import { GateError } from '../base/errors.ts';
 import { mountAt } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
+import { DEFAULT_BOUNDS } from '../view/lost/bounds.ts';
 import type { FromReactor, ReactorData, StandstillAnswer, ToReactor } from './messages.ts';
 import { KNOWN_AGENTS, type MountOptions, NONBLOCK_WAITERS } from './options.ts';
 import type { LockWait, Verdict } from './standstill.ts';
@@ -61,6 +62,7 @@ export function startThreads(options: MountOptions, started: Started): Threads {
     scanners: options.scanners,
     nonblockWaiters: NONBLOCK_WAITERS,
     staleWrites: options.staleWrites ?? 'auto',
+    keepBytes: (options.bounds ?? DEFAULT_BOUNDS).bytes,
     requestPrefix: `${randomBytes(4).toString('hex')}-`,
     about: JSON.stringify(about),
     owner: options.owner,

@@ -39,8 +39,8 @@ export interface CopyJob {
 
 export interface SweepRescue {
   copy(job: CopyJob, done: (error: string | null) => void): void;
-  /** Something was kept on the spot: it is to be watched, and counted. */
-  added(id: string): void;
+  /** Something was kept on the spot: it is to be watched, and counted. `bytes`: what all took on the disk at the last count. */
+  added(id: string, done: (bytes: number) => void): void;
 }
 
 export class Sweeps {
@@ -48,8 +48,14 @@ export class Sweeps {
   readonly #events: ViewEvents;
   readonly #folder: LostFolder;
   readonly #rescue: SweepRescue;
+  readonly #bytesMax: number;
+  /** At the last count, and added since. */
+  #countedBytes = 0;
+  #addedBytes = 0;
+  #full = false;
 
-  constructor(view: View, events: ViewEvents, folder: LostFolder, rescue: SweepRescue) {
+  constructor(view: View, events: ViewEvents, folder: LostFolder, rescue: SweepRescue, bytesMax: number) {
+    this.#bytesMax = bytesMax;
     this.#view = view;
     this.#events = events;
     this.#folder = folder;
@@ -87,7 +93,17 @@ export class Sweeps {
       return undefined;
     if (this.#view.clock.nowMs() - writer.atMs > RECENT_MS || this.#view.tree.stat(node, scratch) < 0)
       return undefined;
-    return scratch.size > 0 && versionOf(scratch) === writer.version ? writer.owner : undefined;
+    if (scratch.size === 0 || versionOf(scratch) !== writer.version) return undefined;
+    return this.#hasRoom(scratch.blocks * 512, path) ? writer.owner : undefined;
+  }
+
+  /** Before something was pruned, which people are warned of first, no more is kept than there is room for. */
+  #hasRoom(bytes: number, path: PathString): boolean {
+    const full = this.#countedBytes + this.#addedBytes + bytes > this.#bytesMax;
+    if (full && !this.#full)
+      this.#events.note(path, 'kept_full', '', 'what is swept away is not kept any more: see gate conflicts');
+    this.#full = full;
+    return !full;
   }
 
   #keepInode(node: Node, about: About, state: LostRecord['state']): LostRecord | undefined {
@@ -144,7 +160,11 @@ export class Sweeps {
   #try(about: About, keep: () => LostRecord): LostRecord | undefined {
     try {
       const record = keep();
-      this.#rescue.added(record.id);
+      this.#addedBytes += record.sizeBytes;
+      this.#rescue.added(record.id, (bytes) => {
+        if (bytes !== this.#countedBytes) this.#addedBytes = 0;
+        this.#countedBytes = bytes;
+      });
       return record;
     } catch (error) {
       if (!(error instanceof LostError)) throw error;

@@ -49,6 +49,8 @@ export interface ViewOptions {
   readonly passthrough: boolean;
   /** What happens when an actor writes over a change that it has not seen. */
   readonly staleWrites: StalePolicy;
+  /** So much is kept of what would be lost. */
+  readonly keepBytes: number;
 }
 
 /** How long a scanner waits. */
@@ -101,7 +103,7 @@ export class View {
     this.kept = new KeptGrants(this.clock);
     this.overwrites = new Overwrites(this, parts.events, parts.options.staleWrites);
     this.unclean = new UncleanPaths(parts);
-    this.sweeps = new Sweeps(this, parts.events, parts.lost, parts.rescue);
+    this.sweeps = new Sweeps(this, parts.events, parts.lost, parts.rescue, parts.options.keepBytes);
   }
 
   pathOf(node: Node): string | null {

@@ -9,16 +9,16 @@ export interface Bounds {
 export const DEFAULT_BOUNDS: Bounds = { bytes: 1024 ** 3, days: 14 };
 
 const DAY_MS = 86_400_000;
-/** People are warned when so much of the room is taken, and a day before something becomes too old. */
+/** People are warned when more than this share of the room is taken, and a day before something is too old; then so much is made free. */
 const WARN_SHARE = 0.8;
-/** From the warning to the first removal. */
+/** From the warning to the first removal; until then sweeps over the bound are not kept at all. */
 export const WARNED_MS = 3_600_000;
 
 export interface Verdict {
   readonly bytes: number;
   /** What would go, or soon will: a reason to warn. */
   readonly soon: number;
-  /** Ids of what is over the bounds now, the first to go first. */
+  /** Ids of what is too old, or takes the room that is to be free, the first to go first. */
   readonly over: readonly string[];
 }
 
@@ -37,7 +37,7 @@ export function judge(kept: readonly Kept[], bounds: Bounds, nowMs: number): Ver
   const over: string[] = [];
   let left = bytes;
   for (const each of order) {
-    if (!isOld(each, 0) && left <= bounds.bytes) continue;
+    if (!isOld(each, 0) && left <= bounds.bytes * WARN_SHARE) continue;
     over.push(each.record.id);
     left -= each.diskBytes;
   }
