@@ -14,7 +14,7 @@
 import type { Timer } from '../base/clock.ts';
 import { GateError } from '../base/errors.ts';
 import { type Region, RegionSet, regionOf } from '../lock/regions.ts';
-import type { AcquireRequest, Hold, Target } from '../lock/types.ts';
+import type { AcquireRequest, EndReason, Hold, Target } from '../lock/types.ts';
 import type { Session, Sessions } from './sessions.ts';
 import type { BrokerState } from './state.ts';
 import { shown as uncleanShown } from './unclean.ts';
@@ -59,6 +59,8 @@ interface Try {
   readonly session: string;
   readonly requestId: string;
   readonly run: () => void;
+  /** Absent: a break. */
+  readonly request?: AcquireRequest;
   readonly volume: string;
   readonly keys: Set<string>;
 }
@@ -155,10 +157,10 @@ export class Delegations {
   }
 
   /** The delegate took an offered region, or did not. */
-  taken(session: Session, volume: string, epoch: string, region: Region, yes: boolean): void {
+  taken(session: Session, volume: string, epoch: string, give: string, region: Region, yes: boolean): void {
     const delegation = this.#of(session, volume, epoch);
     const transfer = delegation.transfers.get(keyOf(region));
-    if (transfer?.kind !== 'give') return;
+    if (transfer?.kind !== 'give' || transfer.lockId !== give) return;
     if (yes) {
       delegation.out.delete(region);
       const { waiters } = this.#state.parts.core.status(volume, region.path, region.scope);
@@ -215,7 +217,7 @@ export class Delegations {
     }
     if (request.waitMs !== 0 || keys.size === 0) return false;
     const { session, requestId, volume } = request;
-    this.#tries.push({ session, requestId, volume, keys, run: () => this.#try(request) });
+    this.#tries.push({ session, requestId, request, volume, keys, run: () => this.#try(request) });
     return true;
   }
 
@@ -250,9 +252,13 @@ export class Delegations {
   /** The client of a request that was kept back gave up. */
   forget(session: string, requestId?: string): void {
     if (this.#tries.length === 0) return;
-    this.#tries = this.#tries.filter(
-      (one) => one.session !== session || (requestId !== undefined && one.requestId !== requestId),
+    const gone = this.#tries.filter(
+      (one) => one.session === session && (requestId === undefined || one.requestId === requestId),
     );
+    if (gone.length === 0) return;
+    this.#tries = this.#tries.filter((one) => !gone.includes(one));
+    // It is not in the core, which would answer. Without an answer its client would ask again after a reconnect.
+    for (const { request } of gone) if (request) this.#refuse(request, 'cancelled', 'The waiter gave up.');
   }
 
   // ------------------------------------------------------------ transfers
@@ -289,9 +295,9 @@ export class Delegations {
     this.#push(delegation, transfer);
   }
 
-  #push({ session, volume, epoch }: Delegation, { kind, region, tokens }: Transfer): void {
+  #push({ session, volume, epoch }: Delegation, { kind, lockId, region, tokens }: Transfer): void {
     if (kind === 'recall') session.outlet?.push({ push: kind, volume, epoch, region });
-    else session.outlet?.push({ push: kind, volume, epoch, region, tokens: tokens! });
+    else session.outlet?.push({ push: kind, volume, epoch, region, give: lockId, tokens: tokens! });
   }
 
   #finish(delegation: Delegation, transfer: Transfer): void {
@@ -333,9 +339,12 @@ export class Delegations {
       this.#state.apply({ type: 'acquire', request });
     } catch (error) {
       if (!(error instanceof GateError)) throw error;
-      const { message } = error;
-      this.#state.onEffect({ type: 'refused', request, ticket: null, reason: 'limit', message });
+      this.#refuse(request, 'limit', error.message);
     }
+  }
+
+  #refuse(request: AcquireRequest, reason: EndReason, message: string): void {
+    this.#state.onEffect({ type: 'refused', request, ticket: null, reason, message });
   }
 
   #adopt(delegation: Delegation, hold: Hold, nowMs: number): void {

@@ -44,10 +44,12 @@ function* unleasedHolds(store: Store, seen: Seen): Generator<Hold, void, void> {
   }
 }
 
-/** A lease that ended while no broker ran gets the grace: nobody was there to renew it with. */
-function withGrace(hold: Hold, nowMs: number, graceMs: number): Hold {
-  const graceEndsMs = nowMs + Math.min(hold.leaseMs ?? graceMs, graceMs);
-  return hold.leaseExpiresAtMs! < graceEndsMs ? { ...hold, leaseExpiresAtMs: graceEndsMs } : hold;
+/**
+ * Nobody was there to renew a lease with while no broker ran, and the wall clock may have been set meanwhile: so each has its whole
+ * length again, which is never less than what its holder counts on.
+ */
+function renewed(hold: Hold, nowMs: number): Hold {
+  return { ...hold, leaseExpiresAtMs: nowMs + (hold.leaseMs ?? 0) };
 }
 
 function readWaiters(store: Store): Waiter[] {
@@ -64,7 +66,7 @@ function readWaiters(store: Store): Waiter[] {
 }
 
 /**
- * Loads the core. Leases get a grace (one TTL, or the lease if that is shorter). HTTP requests that waited died with
+ * Loads the core. Leases begin anew. HTTP requests that waited died with
  * their connections. Locks whose session is unknown (they cannot be, unless somebody edited the database) are given up.
  */
 export async function loadState(
@@ -81,7 +83,7 @@ export async function loadState(
   const time = new BrokerTime(settings.clock, seen.latestMs);
   const nowMs = time.nowMs();
   core.load(
-    seen.leased.map((hold) => withGrace(hold, nowMs, settings.sessionTtlMs)),
+    seen.leased.map((hold) => renewed(hold, nowMs)),
     waiters,
   );
 

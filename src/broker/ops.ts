@@ -204,8 +204,8 @@ const HANDLERS: { readonly [O in SessionOp]: Handler<O> } = {
     delegations.returned(session, volume, epoch, regions, holds);
     return null;
   },
-  taken: ({ delegations }, session, { volume, epoch, region, yes }) => {
-    delegations.taken(session, volume, epoch, region, yes);
+  taken: ({ delegations }, session, { volume, epoch, give, region, yes }) => {
+    delegations.taken(session, volume, epoch, give, region, yes);
     return null;
   },
   reported: ({ delegations }, _session, { report, holds }) => {

@@ -156,6 +156,7 @@ export class Validator {
       taken: checked((m) => {
         this.#name(m, 'volume');
         this.#name(m, 'epoch');
+        this.#name(m, 'give');
         m.region = this.#region(m.region, 'region');
         if (typeof m.yes !== 'boolean') refuse('yes', 'must be true or false');
       }),

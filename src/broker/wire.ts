@@ -207,6 +207,8 @@ export type ClientMessage =
       readonly id: number;
       readonly volume: string;
       readonly epoch: string;
+      /** Of the `give`. */
+      readonly give: string;
       readonly region: Region;
       readonly yes: boolean;
     }
@@ -340,6 +342,8 @@ export type Push =
       readonly volume: string;
       readonly epoch: string;
       readonly region: Region;
+      /** Names this offer: it is answered once, however often it comes. */
+      readonly give: string;
       /** For all that the delegate grants from now on: above those of the grants that were made meanwhile. */
       readonly tokens: Delegated['tokens'];
     }

@@ -25,7 +25,13 @@ export type FromReactor =
       readonly regions: readonly Region[];
       readonly holds: readonly Hold[];
     }
-  | { readonly t: 'taken'; readonly epoch: string; readonly region: Region; readonly yes: boolean }
+  | {
+      readonly t: 'taken';
+      readonly epoch: string;
+      readonly give: string;
+      readonly region: Region;
+      readonly yes: boolean;
+    }
   | { readonly t: 'reported'; readonly report: number; readonly holds: readonly Hold[] }
   | { readonly t: 'activity'; readonly entries: readonly DelegateActivity[] }
   | { readonly t: 'add_target'; readonly lockId: string; readonly target: Target }
@@ -109,6 +115,7 @@ export type ToReactor =
       readonly t: 'give';
       readonly epoch: string;
       readonly region: Region;
+      readonly give: string;
       readonly tokens: Delegation['tokens'];
     }
   | { readonly t: 'report'; readonly report: number; readonly region: Region };

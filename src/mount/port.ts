@@ -51,8 +51,8 @@ export class MessageLockPort implements DelegationPort {
     this.#post({ t: 'returned', epoch, regions, holds });
   }
 
-  taken(epoch: string, region: Region, yes: boolean): void {
-    this.#post({ t: 'taken', epoch, region, yes });
+  taken(epoch: string, give: string, region: Region, yes: boolean): void {
+    this.#post({ t: 'taken', epoch, give, region, yes });
   }
 
   reported(report: number, holds: readonly Hold[]): void {

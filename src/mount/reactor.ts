@@ -66,7 +66,7 @@ function fromMain(message: ToReactor): void {
       locks?.recall(message.epoch, message.region);
       break;
     case 'give':
-      locks?.give(message.epoch, message.region, message.tokens);
+      locks?.give(message);
       break;
     case 'unclean':
       if (message.all) view?.unclean.reset(message.paths);

@@ -26,6 +26,8 @@ export class Relay {
   readonly #log: Logger;
   /** Requests without an answer. */
   readonly #open = new Set<string>();
+  /** The end of the session's authority that the reactor knows. */
+  #toldMs = 0;
   #session: GateSession;
 
   constructor(
@@ -70,8 +72,8 @@ export class Relay {
       case 'recall':
         return this.#toReactor({ t: 'recall', epoch: push.epoch, region: push.region });
       case 'give': {
-        const { epoch, region, tokens } = push;
-        return this.#toReactor({ t: 'give', epoch, region, tokens });
+        const { epoch, region, give, tokens } = push;
+        return this.#toReactor({ t: 'give', epoch, region, give, tokens });
       }
       case 'unclean':
         return this.#toReactor({ t: 'unclean', paths: push.paths, all: false });
@@ -102,8 +104,15 @@ export class Relay {
   /** Keeps the reactor told until when the session surely lives: it grants nothing by itself after that. */
   #tellAuthority(session: GateSession): void {
     if (session !== this.#session || session.ended) return;
-    this.#toReactor({ t: 'authority', untilMs: session.authorityEndsMs() });
+    this.#tellEnd(session);
     this.#clock.after(session.ttlMs / AUTHORITY_SHARE, () => this.#tellAuthority(session));
+  }
+
+  #tellEnd(session: GateSession): void {
+    const untilMs = session.authorityEndsMs();
+    if (untilMs === this.#toldMs) return;
+    this.#toldMs = untilMs;
+    this.#toReactor({ t: 'authority', untilMs });
   }
 
   /** The session is lost: all that waited or was held is gone. */
@@ -167,6 +176,7 @@ export class Relay {
           op: 'taken',
           volume: this.#volume,
           epoch: message.epoch,
+          give: message.give,
           region: message.region,
           yes: message.yes,
         });
@@ -209,6 +219,8 @@ export class Relay {
           this.#toReactor({ t: 'refused', requestId, code, message: answer.error.message });
         } else {
           const grant = answer.ok as Grant;
+          // After a reconnect the reactor may not know yet that the session goes on.
+          this.#tellEnd(session);
           if (grant.unclean) this.#toReactor({ t: 'unclean', paths: grant.unclean, all: false });
           this.#toReactor({ t: 'granted', requestId, lockId: grant.lockId, token: grant.token });
         }

@@ -19,7 +19,7 @@ import type { LockAnswers, LockPort, LockRequest } from './locks.ts';
 /** What a delegate says to the broker, besides asking for locks. */
 export interface DelegationPort extends LockPort {
   returned(epoch: string, regions: readonly Region[], holds: readonly Hold[]): void;
-  taken(epoch: string, region: Region, yes: boolean): void;
+  taken(epoch: string, give: string, region: Region, yes: boolean): void;
   reported(report: number, holds: readonly Hold[]): void;
   activity(entries: readonly DelegateActivity[]): void;
 }
@@ -41,6 +41,17 @@ export interface Delegation {
   readonly out: readonly Region[];
 }
 
+/** A region that the broker gives back, with tokens for what is granted from then on. */
+export interface Offer {
+  readonly epoch: string;
+  readonly give: string;
+  readonly region: Region;
+  readonly tokens: Delegation['tokens'];
+}
+
+/** More than the broker has under way at once, ever: `LIMITS.delegationRegions`. */
+const OFFERS_REMEMBERED = 50_000;
+
 /** Activity is told in batches of at most so many entries, at most so often; what is more is left out of the history. */
 const ACTIVITY_EVERY_MS = 200;
 const ACTIVITY_ENTRIES_MAX = 500;
@@ -54,6 +65,8 @@ export class DelegatedLocks implements LockPort {
   readonly #out = new RegionSet();
   /** Requests that are on their way to the broker: what they touch cannot be taken back meanwhile. */
   readonly #pending = new Map<string, readonly Target[]>();
+  /** Offers that were answered, the latest. */
+  readonly #answered = new Set<string>();
   #nextToken = 0;
   /** First token that is not ours. */
   #tokensEnd = 0;
@@ -117,8 +130,10 @@ export class DelegatedLocks implements LockPort {
       granted: (lockId, token) => {
         this.#pending.delete(request.requestId);
         // A view that slept through its session's time hears of the grant before it hears of the loss.
-        if (this.#hasAuthority()) answers.granted(lockId, token);
-        else answers.refused('session_lost', 'The session with the broker may be over.');
+        if (this.#hasAuthority()) return answers.granted(lockId, token);
+        // Should it live after all, the lock must not stay with nobody.
+        this.#upstream.release(lockId, request.owner);
+        answers.refused('session_lost', 'The session with the broker may be over.');
       },
       queued: (blockers) => answers.queued?.(blockers),
       join: (owner) => answers.join?.(owner),
@@ -177,8 +192,11 @@ export class DelegatedLocks implements LockPort {
   }
 
   /** The broker offers a region that has been quiet. */
-  give(epoch: string, region: Region, tokens: Delegation['tokens']): void {
-    if (this.#delegation?.epoch !== epoch) return;
+  give({ epoch, give, region, tokens }: Offer): void {
+    // Offers are repeated until the answer is there. One that comes late must not be answered otherwise, or twice.
+    if (this.#delegation?.epoch !== epoch || this.#answered.has(give)) return;
+    this.#answered.add(give);
+    if (this.#answered.size > OFFERS_REMEMBERED) this.#answered.delete(first(this.#answered));
     // The broker has granted there meanwhile, with tokens above those we had.
     if (tokens.from > this.#nextToken) {
       this.#nextToken = tokens.from;
@@ -186,9 +204,9 @@ export class DelegatedLocks implements LockPort {
     }
     for (const targets of this.#pending.values())
       if (targets.some((target) => overlaps(target, region)))
-        return this.#upstream.taken(epoch, region, false);
+        return this.#upstream.taken(epoch, give, region, false);
     this.#out.delete(region);
-    this.#upstream.taken(epoch, region, true);
+    this.#upstream.taken(epoch, give, region, true);
   }
 
   report(report: number, region: Region): void {
@@ -289,4 +307,8 @@ export class DelegatedLocks implements LockPort {
       if (entries.length > 0) this.#upstream.activity(entries);
     });
   }
+}
+
+function first<T>(from: ReadonlySet<T>): T {
+  return from.values().next().value!;
 }
