@@ -50,6 +50,9 @@ export class BrokerHost {
       stateDir: '/nowhere',
       clock: process.clock,
       log: silentLog,
+      // Requests that want a cap name one.
+      maxHoldWriteMs: null,
+      maxHoldReadMs: null,
       ...this.#times,
     });
     const ready = (parts: Assembled) => {

@@ -103,7 +103,7 @@ export class Checker {
   }
 
   note(line: string): void {
-    if (this.trace.length > 4000) this.trace.splice(0, 2000);
+    if (this.trace.length > 40_000) this.trace.splice(0, 20_000);
     this.trace.push(`${this.kernel.nowMs.toFixed(1).padStart(9)} ${line}`);
   }
 

@@ -54,7 +54,7 @@ class Delegate {
           case 'recall':
             return this.locks.recall(message.epoch, message.region);
           case 'give':
-            return this.locks.give(message.epoch, message.region, message.tokens);
+            return this.locks.give(message);
           case 'report':
             return this.locks.report(message.report, message.region);
         }

@@ -1,40 +1,68 @@
 /**
- * Plays seeds by hand: `node test/sim/run.ts [--seed N] [--seeds COUNT] [--trace]`. Ends with status 1 at the first that fails.
+ * Plays seeds: `node test/sim/run.ts [--seed FIRST] [--seeds COUNT] [--minutes N] [--mutant NAME] [--trace] [--all]`. Stops at the first
+ * that fails, with status 1 (`--all`: goes on). The last line is a JSON summary.
  */
 import { parseArgs } from 'node:util';
-import { play } from './play.ts';
+import { MUTANTS } from './mutants.ts';
+import { plant } from './mutate.ts';
 
 const { values } = parseArgs({
   options: {
     seed: { type: 'string', default: '1' },
-    seeds: { type: 'string', default: '1' },
+    seeds: { type: 'string' },
+    minutes: { type: 'string' },
+    mutant: { type: 'string' },
     trace: { type: 'boolean', default: false },
-    keep: { type: 'boolean', default: false },
+    all: { type: 'boolean', default: false },
   },
 });
-const first = Number(values.seed);
-let steps = 0;
-let granted = 0;
-let local = 0;
-let failed = 0;
-const start = performance.now();
-for (let seed = first; seed < first + Number(values.seeds); seed++) {
-  const outcome = await play(seed);
-  steps += outcome.steps;
-  granted += outcome.granted;
-  local += outcome.localGrants;
-  if (values.trace) console.log(outcome.trace.join('\n'), outcome.summary);
-  if (outcome.error) {
-    failed++;
-    console.log(`seed ${seed}: ${values.keep ? outcome.error.message.slice(0, 300) : outcome.error.stack}`);
-    if (!values.keep) {
-      console.log(outcome.summary);
-      break;
-    }
-  }
+if (values.mutant !== undefined) {
+  const mutant = MUTANTS.find(({ name }) => name === values.mutant);
+  if (mutant === undefined) throw new Error(`There is no mutant "${values.mutant}".`);
+  plant(mutant);
 }
-const seconds = (performance.now() - start) / 1000;
-console.log(
-  `${steps} steps, ${granted} grants (${local} by delegates), ${failed} failed, ${seconds.toFixed(1)} s, ${Math.round(steps / seconds)} steps/s`,
-);
-process.exitCode = failed > 0 ? 1 : 0;
+// After the mutant is planted.
+const { play } = await import('./play.ts');
+
+const first = Number(values.seed);
+const endMs =
+  values.minutes === undefined
+    ? Number.POSITIVE_INFINITY
+    : performance.now() + Number(values.minutes) * 60_000;
+const count =
+  values.seeds === undefined
+    ? values.minutes === undefined
+      ? 1
+      : Number.POSITIVE_INFINITY
+    : Number(values.seeds);
+const startMs = performance.now();
+const sum = {
+  seeds: 0,
+  failed: [] as number[],
+  steps: 0,
+  grants: 0,
+  byDelegates: 0,
+  waits: 0,
+  checks: 0,
+  doubtful: 0,
+};
+for (let seed = first; seed < first + count && performance.now() < endMs; seed++) {
+  const outcome = await play(seed);
+  sum.seeds++;
+  sum.steps += outcome.steps;
+  sum.grants += outcome.granted;
+  sum.byDelegates += outcome.localGrants;
+  sum.waits += outcome.waited;
+  sum.checks += outcome.checks;
+  sum.doubtful += outcome.doubtful;
+  if (values.trace) console.log(outcome.trace.join('\n'));
+  if (outcome.error === null) continue;
+  sum.failed.push(seed);
+  console.log(`seed ${seed}: ${values.all ? outcome.error.message.slice(0, 400) : outcome.error.stack}`);
+  console.log(`again: node test/sim/run.ts --seed ${seed} --trace`);
+  if (values.all) continue;
+  console.log(outcome.summary);
+  break;
+}
+console.log(JSON.stringify({ ...sum, seconds: Math.round((performance.now() - startMs) / 100) / 10 }));
+process.exitCode = sum.failed.length > 0 ? 1 : 0;

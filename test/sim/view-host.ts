@@ -185,7 +185,7 @@ export class ViewHost {
         this.#recalled = this.#recalled.filter(
           (one) => one.path !== region.path && !(region.scope === 'tree' && within(one.path, region.path)),
         );
-        this.#locks.give(message.epoch, region, message.tokens);
+        this.#locks.give(message);
         break;
       }
       case 'report':
