@@ -2,7 +2,7 @@ import type { MessagePort } from 'node:worker_threads';
 import * as sys from '../sys/index.ts';
 import type { Actor, ActorSource, Caller } from '../view/actors.ts';
 import type { FromProber, ToProber } from './messages.ts';
-import { groupsOf, parseStat } from './proc.ts';
+import { groupsOf, startStackIn } from './proc.ts';
 
 type ProberAnswer = Extract<FromProber, { readonly id: number }>;
 
@@ -12,7 +12,8 @@ interface Known {
   readonly actor: Actor;
   /** Descriptor of /proc/TID/stat: reading it fails once that very thread is gone, whoever has its number then. */
   readonly statFd: number;
-  readonly startStack: string;
+  /** As `startStackIn` gives it. */
+  readonly startStack: number;
 }
 
 /** Actors by thread id. A known one is checked before it is trusted: it may have exited, or called exec. */
@@ -51,12 +52,12 @@ export class Actors implements ActorSource {
     }
     this.#resolving.set(caller.tid, [done]);
     const statFd = sys.openat(sys.AT_FDCWD, `/proc/${caller.tid}/stat`, sys.O_RDONLY | sys.O_CLOEXEC);
-    const startStack = statFd < 0 ? null : this.#startStack(statFd);
+    const startStack = statFd < 0 ? -1 : this.#startStack(statFd);
     this.#ask({ t: 'actor', id: this.#next++, tid: caller.tid, uid: caller.uid }, (answer) => {
       if (answer.t !== 'actor') return;
       const actor = this.#owner === undefined ? answer.actor : { ...answer.actor, owner: this.#owner };
       // The same stack before and after the look: what was read belongs to this program.
-      if (startStack !== null && this.#startStack(statFd) === startStack)
+      if (startStack >= 0 && this.#startStack(statFd) === startStack)
         this.#remember(caller.tid, { actor, statFd, startStack });
       else if (statFd >= 0) sys.close(statFd);
       const waiting = this.#resolving.get(caller.tid) ?? [];
@@ -91,10 +92,9 @@ export class Actors implements ActorSource {
     this.#prober.postMessage(message);
   }
 
-  #startStack(fd: number): string | null {
-    const length = sys.pread(fd, this.#buffer, 0);
-    if (length <= 0) return null;
-    return parseStat(this.#buffer.toString('latin1', 0, length))?.startStack ?? null;
+  /** -1: the thread is gone. */
+  #startStack(fd: number): number {
+    return startStackIn(this.#buffer, sys.pread(fd, this.#buffer, 0));
   }
 
   #remember(tid: number, known: Known): void {

@@ -24,8 +24,9 @@ const CACHED: Route = { flags: 0, backingId: 0 };
 const USER_BACKING_CAPS = sys.USER_CAPS | (1 << sys.CAP_SYS_ADMIN);
 
 /**
- * Kernel passthrough: reads and writes go to the file below without us. One inode has one backing id, shared by its opens
- * and closed with the last; passthrough and cached opens of one inode do not mix (EIO), so who came first decides.
+ * Kernel passthrough: reads and writes go to the file below without us. One inode has one backing id, shared by its opens, and
+ * kept for later ones of the same user as long as the inode's O_PATH descriptor, from which it was made. Passthrough and
+ * cached opens of one inode do not mix (EIO), so who came first decides.
  *
  * The file below is written with the credentials under which its id was made. An ordinary user's write must clear
  * setuid and setgid bits and root's must not (CAP_FSETID), nor a member's of the group that a setgid file without execute permission
@@ -41,6 +42,7 @@ export class Backing {
     this.#view = view;
     this.#api = api;
     this.#possible = possible;
+    view.tree.onDescriptorDropped((node) => this.#end(node));
   }
 
   get possible(): boolean {
@@ -50,6 +52,7 @@ export class Backing {
   open(handle: Handle, caller: Caller): Route {
     const node = handle.node;
     if (this.#possible && node.cachedUsers === 0) {
+      if (node.backingUsers === 0 && node.backingId > 0 && !this.#serves(node, caller)) this.#end(node);
       const id = node.backingId > 0 ? node.backingId : this.#register(node, caller);
       if (id > 0) {
         node.backingId = id;
@@ -63,6 +66,13 @@ export class Backing {
     return CACHED;
   }
 
+  /** True when the id that is kept was made for this very caller. */
+  #serves(node: Node, caller: Caller): boolean {
+    const kind = this.#kindOf(node, caller);
+    if (kind === 'member' || kind !== node.backingOf) return false;
+    return node.backingUid === caller.uid && node.backingGid === caller.gid;
+  }
+
   /** Also undoes an open whose answer was not delivered. */
   close(handle: Handle): void {
     const node = handle.node;
@@ -70,8 +80,13 @@ export class Backing {
       node.cachedUsers--;
       return;
     }
-    if (--node.backingUsers > 0) return;
-    this.#api.backingClose(node.backingId);
+    node.backingUsers--;
+    // Without its descriptor nothing would end it later.
+    if (node.backingUsers === 0 && node.fd < 0) this.#end(node);
+  }
+
+  #end(node: Node): void {
+    if (node.backingId > 0) this.#api.backingClose(node.backingId);
     node.backingId = 0;
   }
 
@@ -80,6 +95,8 @@ export class Backing {
     if (fd < 0) return fd;
     const kind = this.#kindOf(node, caller);
     node.backingOf = kind;
+    node.backingUid = caller.uid;
+    node.backingGid = caller.gid;
     const gid = kind === 'member' ? scratch.gid : caller.gid;
     const error = kind === 'root' ? 0 : sys.asUser(caller.uid, gid, USER_BACKING_CAPS);
     const id = error < 0 ? error : this.#api.backingOpen(fd);

@@ -277,19 +277,21 @@ export class Frontend implements Handlers {
     if (node.virtual !== null) return this.#openVirtual(req, node, flags);
     const dentry = node.dentry;
     if (dentry !== undefined) this.#replays.opened(req.pid, dentry.parent, dentry.name);
+    const caller = callerOf(req);
+    const killPriv = (openFlags & OPEN_KILL_SUIDGID) !== 0;
+    const now = this.#view.openNow(caller, node, flags, killPriv);
+    if (now !== null) {
+      if (typeof now === 'number') this.#api.replyError(req, -now);
+      else this.#replyOpen(req, now);
+      return;
+    }
     let answered = false;
-    const opening = this.#view.open(
-      callerOf(req),
-      node,
-      flags,
-      (openFlags & OPEN_KILL_SUIDGID) !== 0,
-      (error, handle) => {
-        answered = true;
-        this.#openings.delete(req.unique);
-        if (handle === null) this.#api.replyError(req, -error);
-        else this.#replyOpen(req, handle);
-      },
-    );
+    const opening = this.#view.open(caller, node, flags, killPriv, (error, handle) => {
+      answered = true;
+      this.#openings.delete(req.unique);
+      if (handle === null) this.#api.replyError(req, -error);
+      else this.#replyOpen(req, handle);
+    });
     if (!answered) this.#openings.set(req.unique, { req, opening });
   }
 

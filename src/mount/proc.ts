@@ -40,6 +40,21 @@ export function parseStat(text: string): ProcStat | null {
   };
 }
 
+/** `startStack` of the first `length` bytes of /proc/PID/stat as a number, found without making a string; -1: not there. */
+export function startStackIn(bytes: Buffer, length: number): number {
+  // The name in the second field may hold anything, its closing bracket too: the last one counts.
+  let at = length - 1;
+  while (at >= 0 && bytes[at] !== 0x29) at--;
+  if (at < 0) return -1;
+  for (let spaces = 0; spaces < 26; at++) {
+    if (at >= length) return -1;
+    if (bytes[at] === 0x20) spaces++;
+  }
+  let value = 0;
+  for (; at < length && bytes[at] !== 0x20; at++) value = value * 10 + bytes[at]! - 0x30;
+  return value;
+}
+
 export function statOf(pid: number): ProcStat | null {
   const bytes = read(`/proc/${pid}/stat`);
   return bytes === null ? null : parseStat(bytes.toString('latin1'));

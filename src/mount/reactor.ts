@@ -119,6 +119,7 @@ const why = runReactor({
     actors = resolver;
     const clock: ViewClock = {
       nowMs: () => api.nowMs(),
+      wallMs: systemClock.wallMs,
       after: (delayMs, run) => api.setTimer(delayMs, run),
     };
     const delegated = new DelegatedLocks(broker, clock, hasAuthority);

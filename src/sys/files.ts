@@ -1,5 +1,6 @@
 /** Names and inodes: open, make, link, rename, modes, owners, times, sizes. All return >= 0 or `-errno`. */
 import type { PathString } from '../base/bytes.ts';
+import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_PATH } from './constants.ts';
 import { bind, cPath, putInt64, result, SYSCALLS } from './libc.ts';
 
 const c = {
@@ -26,6 +27,17 @@ const c = {
 
 export function openat(dirfd: number, path: PathString, flags: number, mode = 0): number {
   return result(c.openat(dirfd, cPath(path), flags, mode));
+}
+
+let descriptors = -1;
+
+/** Opens what `fd`, which may be an O_PATH descriptor, stands for once more. `flags` as open(2). */
+export function openFd(fd: number, flags: number): number {
+  if (descriptors < 0) {
+    descriptors = openat(AT_FDCWD, '/proc/self/fd', O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (descriptors < 0) return descriptors;
+  }
+  return openat(descriptors, String(fd), flags);
 }
 
 const openHow = new DataView(new ArrayBuffer(24));

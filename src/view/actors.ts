@@ -41,6 +41,8 @@ export interface ActorSource {
 
 export interface ViewClock {
   nowMs(): number;
+  /** Milliseconds since 1970, as file systems stamp changes. Without it every file that was open for writing counts as written. */
+  wallMs?(): number;
   after(delayMs: number, run: () => void): { cancel(): void };
 }
 

@@ -53,7 +53,7 @@ export class Closing {
     const fd = this.#view.reopen(node, sys.O_RDONLY | sys.O_NONBLOCK);
     if (fd < 0) return false;
     const code = sys.fcntl(fd, sys.F_SETLEASE, sys.F_RDLCK);
-    if (code === 0) sys.fcntl(fd, sys.F_SETLEASE, sys.F_UNLCK);
+    // That ends the lease, too.
     sys.close(fd);
     return code === -sys.EAGAIN;
   }

@@ -52,6 +52,11 @@ export class Exclusions {
     this.#options = options;
   }
 
+  /** Grows with every change of the rules. */
+  get version(): number {
+    return this.#version;
+  }
+
   /** A rule file may have changed, or a directory moved: look again at the next question. */
   changed(): void {
     this.#version++;

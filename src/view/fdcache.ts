@@ -8,6 +8,8 @@ import type { Node } from './node.ts';
 export class DescriptorCache {
   readonly #max: number;
   readonly #nodes = new Set<Node>();
+  /** Called before a node loses its descriptor. */
+  onDrop: (node: Node) => void = () => {};
 
   constructor(max: number) {
     this.#max = max;
@@ -27,6 +29,7 @@ export class DescriptorCache {
   drop(node: Node): void {
     if (node.fd < 0) return;
     this.#nodes.delete(node);
+    this.onDrop(node);
     close(node.fd);
     node.fd = -1;
     node.pinned = false;
@@ -41,7 +44,7 @@ export class DescriptorCache {
     let chances = this.#nodes.size;
     for (const node of this.#nodes) {
       if (chances-- === 0) return;
-      if (!node.pinned && !node.recent && node.backingId === 0) {
+      if (!node.pinned && !node.recent && node.backingUsers === 0) {
         this.drop(node);
         return;
       }

@@ -19,6 +19,10 @@ export class KeptGrants {
     this.#byThread.set(tid, { path, grant, timer });
   }
 
+  has(tid: number): boolean {
+    return this.#byThread.size > 0 && this.#byThread.has(tid);
+  }
+
   /** The grant kept for this thread and path, if any; a grant for another path is given back. */
   take(tid: number, path: string): Grant | null {
     const kept = this.#byThread.get(tid);

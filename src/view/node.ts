@@ -1,4 +1,5 @@
 import type { PathString } from '../base/bytes.ts';
+import type { Target } from '../lock/types.ts';
 import type { Rules } from './exclude.ts';
 import type { Handle } from './handle.ts';
 
@@ -30,6 +31,8 @@ export class Node {
   handles: Set<Handle> = new Set();
   /** How many of them are open for writing, held mappings included: while any is, attributes are not cached. */
   writers = 0;
+  /** What the file was like when the first of them opened it; null: not known. */
+  unwritten: Unwritten | null = null;
   /** Path operations that wait below this directory: its attributes are not cached meanwhile. */
   replays = 0;
   /** An O_PATH descriptor, or -1. Owned by the tree's descriptor cache. */
@@ -44,11 +47,13 @@ export class Node {
   rules: Rules | null = null;
   /** Virtual nodes (`/.gate/…`) have no inode below. */
   readonly virtual: string | null;
-  /** Passthrough: the backing id shared by all its opens. 0: none. */
+  /** Passthrough: the backing id shared by all its opens, kept for the next one as long as `fd` is. 0: none. */
   backingId = 0;
   backingUsers = 0;
-  /** For what kind of writer the backing id was made (backing.ts). */
+  /** For what kind of writer the backing id was made (backing.ts), and for whom. */
   backingOf: 'root' | 'user' | 'member' = 'root';
+  backingUid = 0;
+  backingGid = 0;
   /** Opens through the page cache, which do not mix with passthrough. */
   cachedUsers = 0;
   /** What the file below was like when the kernel's cached pages of it were last known to be right; null: not known. */
@@ -98,9 +103,33 @@ export interface PagesVersion {
   readonly size: number;
 }
 
-export interface Dentry {
+/** Change time and size of a file. */
+export interface Unwritten {
+  readonly ctimeSec: number;
+  readonly ctimeNsec: number;
+  readonly size: number;
+}
+
+/** One name of a node. */
+export class Dentry {
   readonly parent: Node;
   readonly name: PathString;
+  /** What an open under this name locks, as the planner found it last (targets.ts). */
+  plans: OpenPlans | null = null;
+
+  constructor(parent: Node, name: PathString) {
+    this.parent = parent;
+    this.name = name;
+  }
+}
+
+/** What opens under one name lock; true as long as no directory moved and no rule changed since. */
+export interface OpenPlans {
+  readonly version: number;
+  /** Null: nothing is locked under this name. */
+  readonly path: PathString | null;
+  readonly read: readonly Target[];
+  readonly write: readonly Target[];
 }
 
 /** Path relative to the volume's root, `''` the root itself; null when no name leads there any more. */

@@ -20,11 +20,19 @@ export class Overwrites {
     this.#stale = new StaleWrites(policy, view.clock);
   }
 
-  /** A file on a locked path is about to be opened: its version; null: nobody asks; undefined: refused. */
-  opening(actor: Actor, node: Node, flags: number): string | null | undefined {
+  /**
+   * A file on a locked path is about to be opened: its version; null: nobody asks; undefined: refused. `known`: its path, when
+   * `scratch` has its attributes already.
+   */
+  opening(
+    actor: Actor,
+    node: Node,
+    flags: number,
+    known: PathString | null = null,
+  ): string | null | undefined {
     if (!this.#stale.on || (flags & sys.FMODE_EXEC) !== 0) return null;
-    const path = this.#view.pathOf(node);
-    if (path === null || this.#view.tree.stat(node, scratch) < 0) return null;
+    const path = known ?? this.#view.pathOf(node);
+    if (path === null || (known === null && this.#view.tree.stat(node, scratch) < 0)) return null;
     const version = versionOf(scratch);
     const appends = (flags & sys.O_APPEND) !== 0 && (flags & sys.O_TRUNC) === 0;
     if (opensForWriting(flags) && !appends && !this.#allowed(actor, path, version)) return undefined;

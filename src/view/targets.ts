@@ -2,7 +2,7 @@
 import type { PathString } from '../base/bytes.ts';
 import type { Mode, Scope, Target } from '../lock/types.ts';
 import type { Exclusions } from './exclude.ts';
-import { type Node, pathIn } from './node.ts';
+import { type Dentry, type Node, type OpenPlans, pathIn } from './node.ts';
 import { scratch } from './scratch.ts';
 import type { Tree } from './tree.ts';
 
@@ -49,15 +49,27 @@ export class Planner {
   }
 
   /** Targets of an open under its newest name; null: no lock (excluded, nameless, virtual). */
-  ofOpen(node: Node, mode: 'read' | 'write'): { path: string; targets: Target[] } | null {
+  ofOpen(node: Node, mode: 'read' | 'write'): { path: string; targets: readonly Target[] } | null {
     const dentry = node.dentry;
     if (dentry === undefined || node.virtual !== null || node.nlink === 0) return null;
-    if (this.#exclusions.excludes(dentry.parent, dentry.name, false)) return null;
-    const path = pathIn(dentry.parent, dentry.name, this.#tree.root);
+    const { path, read, write } = this.#plansOf(dentry);
     if (path === null) return null;
-    const targets: Target[] = [{ path, mode, scope: 'file' }];
-    if (node.nlink > 1) targets.push(inodeTarget(node, mode));
-    return { path, targets };
+    const targets = mode === 'read' ? read : write;
+    return { path, targets: node.nlink > 1 ? [...targets, inodeTarget(node, mode)] : targets };
+  }
+
+  /** Both numbers only grow, so their sum tells of either. */
+  #plansOf(dentry: Dentry): OpenPlans {
+    const version = this.#exclusions.version + this.#tree.moves;
+    if (dentry.plans?.version === version) return dentry.plans;
+    const { parent, name } = dentry;
+    const path = this.#exclusions.excludes(parent, name, false)
+      ? null
+      : pathIn(parent, name, this.#tree.root);
+    const targets = (mode: 'read' | 'write'): readonly Target[] =>
+      path === null ? [] : [{ path, mode, scope: 'file' }];
+    dentry.plans = { version, path, read: targets('read'), write: targets('write') };
+    return dentry.plans;
   }
 
   of(op: PathOp): Plan {

@@ -5,7 +5,7 @@
 import type { PathString } from '../base/bytes.ts';
 import * as sys from '../sys/index.ts';
 import { DescriptorCache } from './fdcache.ts';
-import { type Dentry, Node } from './node.ts';
+import { Dentry, Node } from './node.ts';
 
 const { AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_NOFOLLOW, O_PATH, O_DIRECTORY, S_IFMT } = sys;
 const MASK = sys.STATX_BASIC_STATS | sys.STATX_BTIME;
@@ -20,6 +20,8 @@ export class Tree {
   readonly #byIno = new Map<number | bigint | string, Node>();
   readonly #fds: DescriptorCache;
   readonly #rootDev: number;
+  /** Grows whenever a directory loses or changes its name: paths below it that somebody remembers are old. */
+  moves = 0;
   #nextId = 2;
 
   /** `rootFd`: an O_PATH descriptor of the directory to show; the tree owns it from here. */
@@ -35,6 +37,11 @@ export class Tree {
     this.root.children = new Map();
     this.#byId.set(1, this.root);
     this.#byIno.set(stat.ino, this.root);
+  }
+
+  /** `use` is called before a node loses its descriptor, and what was made from that. */
+  onDescriptorDropped(use: (node: Node) => void): void {
+    this.#fds.onDrop = use;
   }
 
   get nodes(): number {
@@ -192,7 +199,7 @@ export class Tree {
     // A directory has one name: an old one is from before a rename that we did not see.
     if (node.isDirectory) for (const old of [...node.names]) this.#unname(old.parent, old.name);
     parent.children!.set(name, node);
-    node.names.push({ parent, name });
+    node.names.push(new Dentry(parent, name));
   }
 
   #promote(node: Node, parent: Node, name: PathString): void {
@@ -203,6 +210,7 @@ export class Tree {
   #unname(parent: Node, name: PathString): void {
     const node = parent.children?.get(name);
     if (node === undefined) return;
+    if (node.isDirectory) this.moves++;
     parent.children!.delete(name);
     node.names = node.names.filter((d) => d.parent !== parent || d.name !== name);
     this.release(node);
@@ -221,10 +229,11 @@ export class Tree {
     const target = newParent.children!.get(newName);
     if (target === node) return; // two names of one inode: rename(2) does nothing
     this.#unname(newParent, newName);
+    if (node.isDirectory) this.moves++;
     parent.children!.delete(name);
     node.names = node.names.filter((d) => d.parent !== parent || d.name !== name);
     newParent.children!.set(newName, node);
-    node.names.push({ parent: newParent, name: newName });
+    node.names.push(new Dentry(newParent, newName));
     this.release(parent);
   }
 
@@ -255,6 +264,7 @@ export class Tree {
     this.#fds.drop(node);
     const names = node.names;
     node.names = [];
+    if (node.isDirectory) this.moves++;
     for (const { parent, name } of names) {
       if (parent.children?.get(name) === node) parent.children.delete(name);
       this.release(parent);

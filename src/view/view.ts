@@ -12,6 +12,7 @@
  * Everything runs on one thread and nothing here blocks but the file system below. Not promised: a read-only
  * mapping is not protected after its descriptor is closed.
  */
+import type { PathString } from '../base/bytes.ts';
 import type { ErrorCode } from '../base/errors.ts';
 import type { Kind, Target } from '../lock/types.ts';
 import * as sys from '../sys/index.ts';
@@ -22,7 +23,7 @@ import { Handle } from './handle.ts';
 import { KeptGrants } from './kept.ts';
 import { Grant, type LockPort, Pending } from './locks.ts';
 import type { LostFolder } from './lost/folder.ts';
-import { type Node, pathIn, pathOf } from './node.ts';
+import { type Node, pathIn, pathOf, type Unwritten } from './node.ts';
 import { accessOf, type Opened, Opening, opensForWriting } from './opening.ts';
 import { Overwrites } from './overwrites.ts';
 import { scratch } from './scratch.ts';
@@ -52,6 +53,9 @@ export interface ViewOptions {
   /** So much is kept of what would be lost. */
   readonly keepBytes: number;
 }
+
+/** A change so soon after another may bear the same time: file systems stamp by the timer tick, 10 ms at most. */
+const SAME_STAMP_MS = 50;
 
 /** How long a scanner waits. */
 const SCANNER_WAIT_MS = 200;
@@ -176,11 +180,14 @@ export class View {
 
   /** A grant that needs no wait and no broker; null when it does, or when the actor is not known yet. */
   tryNow(caller: Caller, kind: Kind, targets: readonly Target[]): Grant | null {
-    if (!this.unclean.isClean(targets)) return null;
     const actor = this.#actors.known(caller);
-    if (actor === null) return null;
+    return actor === null ? null : this.#tryAs(actor, caller, kind, targets);
+  }
+
+  #tryAs(actor: Actor, caller: Caller, kind: Kind, targets: readonly Target[]): Grant | null {
+    if (!this.unclean.isClean(targets)) return null;
     const { owner, who } = actor;
-    const requestId = `${this.options.requestPrefix}${this.#nextRequest++}`;
+    const requestId = this.options.requestPrefix + this.#nextRequest++;
     const got = this.locks.tryNow({ requestId, owner, kind, targets, waitMs: 0, who, tid: caller.tid });
     return got === null ? null : new Grant(this.locks, got.lockId, owner, targets);
   }
@@ -213,6 +220,36 @@ export class View {
   refused(actor: Actor | null, targets: readonly Target[], code: ErrorCode, message: string): void {
     const path = targets[0]?.path ?? '';
     this.why.add(actor?.owner ?? '', this.clock.nowMs(), `${path}: ${code}: ${message}`);
+  }
+
+  /**
+   * An open that can be decided here and now, which nearly all can: its handle, or -errno. Null: it cannot, nothing has
+   * changed, and `open` is to be called. The name is looked at before the lock is taken, which is the same thing within one turn.
+   */
+  openNow(caller: Caller, node: Node, flags: number, killPriv: boolean): Handle | number | null {
+    const actor = this.#actors.known(caller);
+    const dentry = node.dentry;
+    // What is cut may have to be kept first, which takes its time.
+    const cuts = (flags & sys.O_TRUNC) !== 0;
+    if (actor === null || dentry === undefined || cuts || this.kept.has(caller.tid)) return null;
+    const plan = this.planner.ofOpen(node, opensForWriting(flags) ? 'write' : 'read');
+    if (plan === null)
+      return this.#opens(caller, node, flags, killPriv, { actor, grant: null, fd: -1 }, null, null);
+    const { nlink } = node;
+    // Without passthrough the file is opened anyway, which tells as well where its name leads.
+    const opens = !this.options.passthrough;
+    const fd = opens ? this.tree.openByName(node, accessOf(flags), scratch) : -1;
+    if (fd < 0 && (opens || !this.tree.leadsTo(dentry.parent, dentry.name, node, scratch))) return null;
+    node.nlink = scratch.nlink;
+    const grant = nlink > 1 === scratch.nlink > 1 ? this.#tryAs(actor, caller, 'handle', plan.targets) : null;
+    if (grant === null) {
+      if (fd >= 0) sys.close(fd);
+      return null;
+    }
+    const opened = { actor, grant, fd };
+    const version = this.#admitted(node, flags, opened, plan.path);
+    if (version === undefined) return -sys.ESTALE;
+    return this.#opens(caller, node, flags, killPriv, opened, version, plan.path);
   }
 
   /** Opens a regular file: `done(0, handle)`, or `done(-errno, null)`. The handle has no descriptor yet. */
@@ -252,6 +289,7 @@ export class View {
     });
   }
 
+  /** An open has its lock. */
   #opened(
     caller: Caller,
     node: Node,
@@ -260,17 +298,28 @@ export class View {
     opened: Opened,
     done: (error: number, handle: Handle | null) => void,
   ): void {
-    const version = opened.grant === null ? null : this.overwrites.opening(opened.actor, node, flags);
-    if (version === undefined) {
-      opened.grant?.release();
-      if (opened.fd >= 0) sys.close(opened.fd);
-      return done(-sys.ESTALE, null);
-    }
-    const go = () => this.#opens(caller, node, flags, killPriv, opened, version, done);
+    const version = this.#admitted(node, flags, opened, null);
+    if (version === undefined) return done(-sys.ESTALE, null);
+    const go = () => {
+      const handle = this.#opens(caller, node, flags, killPriv, opened, version, null);
+      if (typeof handle === 'number') done(handle, null);
+      else done(0, handle);
+    };
     if ((flags & sys.O_TRUNC) !== 0 && opened.grant !== null) this.sweeps.opening(opened.actor, node, go);
     else go();
   }
 
+  /** The version that is opened (overwrites.ts), or undefined when that is refused: then nothing is held any more. */
+  #admitted(node: Node, flags: number, opened: Opened, path: PathString | null): string | null | undefined {
+    const { actor, grant, fd } = opened;
+    const version = grant === null ? null : this.overwrites.opening(actor, node, flags, path);
+    if (version !== undefined) return version;
+    grant?.release();
+    if (fd >= 0) sys.close(fd);
+    return undefined;
+  }
+
+  /** The handle, or -errno. `path`: the file's, when `scratch` has its attributes. */
   #opens(
     caller: Caller,
     node: Node,
@@ -278,20 +327,22 @@ export class View {
     killPriv: boolean,
     opened: Opened,
     version: string | null,
-    done: (error: number, handle: Handle | null) => void,
-  ): void {
+    path: PathString | null,
+  ): Handle | number {
     const cuts = (flags & sys.O_TRUNC) !== 0;
     const fd = cuts ? this.#truncating(caller, node, flags, killPriv, opened.fd) : opened.fd;
     if (cuts && fd < 0) {
       opened.grant?.release();
-      return done(fd, null);
+      return fd;
     }
     const exec = (flags & sys.FMODE_EXEC) !== 0;
     if (exec) opened.grant?.release();
+    if (node.writers === 0 && opensForWriting(flags) && path !== null && !cuts)
+      node.unwritten = this.#unwritten();
     const handle = this.addHandle(node, flags, opened.actor, exec ? null : opened.grant);
     handle.fd = fd;
     if (version !== null && handle.writes) handle.writer = { actor: opened.actor, version };
-    done(0, handle);
+    return handle;
   }
 
   /**
@@ -334,7 +385,7 @@ export class View {
   reopen(node: Node, flags: number): number {
     const path = this.tree.fd(node);
     if (path < 0) return path;
-    const fd = sys.openat(sys.AT_FDCWD, `/proc/self/fd/${path}`, flags | sys.O_CLOEXEC);
+    const fd = sys.openFd(path, flags | sys.O_CLOEXEC);
     // O_NOATIME is the owner's only: others go without (open(2)).
     if (fd === -sys.EPERM && (flags & sys.O_NOATIME) !== 0) return this.reopen(node, flags & ~sys.O_NOATIME);
     return fd;
@@ -375,6 +426,21 @@ export class View {
     return caller.uid !== 0 && this.inGroup(caller, gid);
   }
 
+  /** What `scratch` tells of a file, if any change from now on will show in it. */
+  #unwritten(): Unwritten | null {
+    const { ctimeSec, ctimeNsec, size } = scratch;
+    const ageMs = (this.clock.wallMs?.() ?? 0) - (ctimeSec * 1000 + ctimeNsec / 1e6);
+    return ageMs > SAME_STAMP_MS ? { ctimeSec, ctimeNsec, size } : null;
+  }
+
+  /** True when nobody changed the file while it was open for writing. Says no when it cannot tell. */
+  #isUnwritten(node: Node): boolean {
+    const before = node.unwritten;
+    if (before === null || this.tree.stat(node, scratch) < 0) return false;
+    const { ctimeSec, ctimeNsec, size } = scratch;
+    return before.ctimeNsec === ctimeNsec && before.ctimeSec === ctimeSec && before.size === size;
+  }
+
   /** Ends a handle: once, when the last descriptor is gone. */
   close(handle: Handle): void {
     if (!this.handles.delete(handle.id)) return;
@@ -397,7 +463,10 @@ export class View {
     const dentry = node.dentry;
     if (dentry !== undefined && this.exclusions.isRuleFile(dentry.parent, dentry.name))
       this.exclusions.changed();
-    if (node.writers === 0 && this.options.passthrough) this.onChanged(node);
+    if (node.writers === 0 && this.options.passthrough) {
+      if (!this.#isUnwritten(node)) this.onChanged(node);
+      node.unwritten = null;
+    }
     this.tree.release(node);
   }
 
