@@ -1,8 +1,9 @@
 /**
- * Acquire+release pairs a second of one pipelined connection to a broker of its own, everything durable; or how long a
- * broker takes to start with `N` held locks, and what each of them costs in memory.
+ * Acquire+release pairs a second of one pipelined connection to a broker of its own, everything durable; or how long the
+ * next of `N` waiters for one file waits after a release; or how long a broker takes to start with `N` held locks, and what each of them costs in memory.
  *
  *     node scripts/bench-broker.ts [--pairs 200000] [--depth 512] [--durability process|power] [--tcp] [--json]
+ *     node scripts/bench-broker.ts --waiters 1000 [--json]
  *     node scripts/bench-broker.ts --restart 1000000 [--json]
  *
  * The broker runs in a process of its own. `depth` pairs are on their way at a time. A start is measured from that of
@@ -26,6 +27,7 @@ const { values } = parseArgs({
     depth: { type: 'string', default: '512' },
     durability: { type: 'string', default: 'process' },
     tcp: { type: 'boolean', default: false },
+    waiters: { type: 'string' },
     restart: { type: 'string' },
     /** The part of `--restart` that runs in a fresh process: the state directory to start with. */
     restarted: { type: 'string' },
@@ -39,9 +41,10 @@ function print(result: object, text: string): void {
 
 // ---- pairs -------------------------------------------------------------------------------------------------
 
-async function benchPairs(stateDir: string): Promise<void> {
-  const pairs = Number(values.pairs);
-  const depth = Number(values.depth);
+type Session = Awaited<ReturnType<typeof connect>>;
+
+/** Runs `use` with a session of a broker in a process of its own. */
+async function withBroker(stateDir: string, use: (gate: Session) => Promise<void>): Promise<void> {
   const { durability } = values;
   const entry = new URL('../src/broker/testing/run.ts', import.meta.url).pathname;
   const broker = spawn(process.execPath, [entry, JSON.stringify({ stateDir, port: 0, durability })], {
@@ -55,15 +58,7 @@ async function benchPairs(stateDir: string): Promise<void> {
         ? { url: info.url, token: readToken(stateDir), kind: 'bench' }
         : { socket: info.socket, kind: 'bench' },
     );
-    await runPairs(gate, Math.min(pairs, 20_000), depth);
-    const start = performance.now();
-    await runPairs(gate, pairs, depth);
-    const seconds = (performance.now() - start) / 1000;
-    const pairsPerSecond = Math.round(pairs / seconds);
-    print(
-      { pairs, depth, durability, seconds, pairsPerSecond },
-      `${pairsPerSecond} pairs/s (${pairs} pairs, ${depth} at a time, durability ${durability})`,
-    );
+    await use(gate);
     await gate.close();
   } finally {
     broker.kill('SIGTERM');
@@ -71,7 +66,43 @@ async function benchPairs(stateDir: string): Promise<void> {
   }
 }
 
-function runPairs(gate: Awaited<ReturnType<typeof connect>>, count: number, depth: number): Promise<void> {
+async function benchPairs(gate: Session): Promise<void> {
+  const pairs = Number(values.pairs);
+  const depth = Number(values.depth);
+  const { durability } = values;
+  await runPairs(gate, Math.min(pairs, 20_000), depth);
+  const start = performance.now();
+  await runPairs(gate, pairs, depth);
+  const seconds = (performance.now() - start) / 1000;
+  const pairsPerSecond = Math.round(pairs / seconds);
+  print(
+    { pairs, depth, durability, seconds, pairsPerSecond },
+    `${pairsPerSecond} pairs/s (${pairs} pairs, ${depth} at a time, durability ${durability})`,
+  );
+}
+
+/** `count` owners wait for one file, each gives it to the next: from the sending of a release to the arrival of the grant. */
+async function benchWaiters(gate: Session, count: number): Promise<void> {
+  const timesMs: number[] = [];
+  let sentMs = 0;
+  await Promise.all(
+    Array.from({ length: count + 1 }, async (_, n) => {
+      const hold = await gate.acquire({ path: 'src/file.ts', owner: `bench-${n}`, waitMs: null });
+      if (sentMs > 0) timesMs.push(performance.now() - sentMs);
+      sentMs = performance.now();
+      await gate.release(hold);
+    }),
+  );
+  timesMs.sort((a, b) => a - b);
+  const at = (part: number) => timesMs[Math.floor(part * (timesMs.length - 1))]!;
+  const figures = { waiters: count, p50Ms: at(0.5), p99Ms: at(0.99) };
+  print(
+    figures,
+    `${count} waiters: release to next grant p50 ${at(0.5).toFixed(3)} ms, p99 ${at(0.99).toFixed(3)} ms`,
+  );
+}
+
+function runPairs(gate: Session, count: number, depth: number): Promise<void> {
   return new Promise((resolve, reject) => {
     let started = 0;
     let done = 0;
@@ -172,7 +203,9 @@ if (values.restarted !== undefined) await restarted(values.restarted);
 else {
   const stateDir = mkdtempSync(join(tmpdir(), 'gate-bench-'));
   try {
-    if (values.restart === undefined) await benchPairs(stateDir);
+    if (values.waiters !== undefined)
+      await withBroker(stateDir, (gate) => benchWaiters(gate, Number(values.waiters)));
+    else if (values.restart === undefined) await withBroker(stateDir, benchPairs);
     else await benchRestart(stateDir, Number(values.restart));
   } finally {
     rmSync(stateDir, { recursive: true, force: true });

@@ -1,5 +1,5 @@
 /**
- * The measuring loops of scripts/bench: `node bench-loop.ts DIR BUDGET_MS`. Runs in a process of its own that is no
+ * The measuring loops of scripts/bench: `node bench-loop.ts DIR BUDGET_MS [ROW,…]`. Runs in a process of its own that is no
  * part of Gate and imports nothing of it. Prints one JSON object: nanoseconds for each operation.
  */
 import {
@@ -14,7 +14,7 @@ import {
   writeSync,
 } from 'node:fs';
 
-const [dir = '.', budget = '100'] = process.argv.slice(2);
+const [dir = '.', budget = '100', rows = ''] = process.argv.slice(2);
 const budgetMs = Number(budget);
 const MiB = 1024 * 1024;
 const FILE_MIB = 32;
@@ -69,45 +69,58 @@ function withFile(flags: string, work: (fd: number) => void): void {
 }
 
 const created = Array.from({ length: FILES }, (_, i) => `${place}/new-${i}`);
-const results: Record<string, number> = {
-  openClose: measure(FILES, () => {
-    for (const name of names) closeSync(openSync(name, 'r'));
-  }),
-  openCloseWrite: measure(FILES, () => {
-    for (const name of names) closeSync(openSync(name, 'r+'));
-  }),
-  create: measureThen(
-    FILES,
-    () => {
-      for (const name of created) closeSync(openSync(name, 'wx'));
-    },
-    () => {
-      for (const name of created) unlinkSync(name);
-    },
-  ),
-  stat: measure(FILES, () => {
-    for (const name of names) statSync(name);
-  }),
-  writeMiB: measure(FILE_MIB, () =>
-    withFile('w', (fd) => {
-      for (let i = 0; i < FILE_MIB; i++) writeSync(fd, mebibyte);
+const loops: Record<string, () => number> = {
+  openClose: () =>
+    measure(FILES, () => {
+      for (const name of names) closeSync(openSync(name, 'r'));
     }),
-  ),
-  readMiB: measure(FILE_MIB, () =>
-    withFile('r', (fd) => {
-      while (readSync(fd, mebibyte) > 0);
+  openCloseWrite: () =>
+    measure(FILES, () => {
+      for (const name of names) closeSync(openSync(name, 'r+'));
     }),
-  ),
-  write4k: measure(1024, () =>
-    withFile('r+', (fd) => {
-      for (let i = 0; i < 1024; i++) writeSync(fd, page, 0, 4096, i * 4096);
+  create: () =>
+    measureThen(
+      FILES,
+      () => {
+        for (const name of created) closeSync(openSync(name, 'wx'));
+      },
+      () => {
+        for (const name of created) unlinkSync(name);
+      },
+    ),
+  stat: () =>
+    measure(FILES, () => {
+      for (const name of names) statSync(name);
     }),
-  ),
-  read4k: measure(1024, () =>
-    withFile('r', (fd) => {
-      for (let i = 0; i < 1024; i++) readSync(fd, page, 0, 4096, i * 4096);
-    }),
-  ),
+  writeMiB: () =>
+    measure(FILE_MIB, () =>
+      withFile('w', (fd) => {
+        for (let i = 0; i < FILE_MIB; i++) writeSync(fd, mebibyte);
+      }),
+    ),
+  readMiB: () =>
+    measure(FILE_MIB, () =>
+      withFile('r', (fd) => {
+        while (readSync(fd, mebibyte) > 0);
+      }),
+    ),
+  write4k: () =>
+    measure(1024, () =>
+      withFile('r+', (fd) => {
+        for (let i = 0; i < 1024; i++) writeSync(fd, page, 0, 4096, i * 4096);
+      }),
+    ),
+  read4k: () =>
+    measure(1024, () =>
+      withFile('r', (fd) => {
+        for (let i = 0; i < 1024; i++) readSync(fd, page, 0, 4096, i * 4096);
+      }),
+    ),
 };
+
+const wanted = rows === '' ? Object.keys(loops) : rows.split(',');
+writeFileSync(big, Buffer.alloc(FILE_MIB * MiB, 1));
+const results: Record<string, number> = {};
+for (const [key, loop] of Object.entries(loops)) if (wanted.includes(key)) results[key] = loop();
 rmSync(place, { recursive: true, force: true });
 console.log(JSON.stringify(results));

@@ -48,6 +48,8 @@ export class OwnMounts implements Setup {
   readonly base: string;
   readonly places: Place[] = [];
   readonly #env: NodeJS.ProcessEnv;
+  /** Process of the first view that was made. */
+  mountPid: number | null = null;
   readonly #peers: string[] = [];
   #views = false;
 
@@ -71,7 +73,9 @@ export class OwnMounts implements Setup {
     this.#views = true;
     const args = ['up', root, '--mount', `${root}.view`, '--json', ...options];
     const out = execFileSync(gate, args, { env: this.#env, encoding: 'utf8' });
-    this.places.push({ name, dir: (JSON.parse(out) as { mount: string }).mount });
+    const up = JSON.parse(out) as { mount: string; pids: { mount: number } };
+    this.mountPid ??= up.pids.mount;
+    this.places.push({ name, dir: up.mount });
   }
 
   /** Runs a command that mounts $ROOT on $MOUNT and returns, as libfuse's examples do. */
