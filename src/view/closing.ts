@@ -3,7 +3,7 @@ import type { Handle } from './handle.ts';
 import type { View } from './view.ts';
 
 /** Looks within RELEASE itself: the kernel may put the file below a moment after it tells us. */
-const PROBES_AT_ONCE = 3;
+const PROBES_AT_ONCE = 10;
 const AGAIN_MS_MIN = 1;
 const AGAIN_MS_MAX = 1000;
 
