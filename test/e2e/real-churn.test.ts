@@ -51,17 +51,19 @@ function cpuTicks(pid: number): number {
   return Number(fields[11]) + Number(fields[12]);
 }
 
-/** Files below `root` that a process has open, other than to reach them by (O_PATH). */
+/** Files below `root` that a process has open, other than to reach them by (O_PATH), and the folder of what is kept, which stays open. */
 function openFiles(pid: number, root: string): string[] {
-  return readdirSync(`/proc/${pid}/fd`).filter((fd) => {
+  const kept = `${root}/.gate/lost`;
+  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
     try {
       const flags = Number.parseInt(
         /^flags:\t(\d+)/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'latin1'))![1]!,
         8,
       );
-      return (flags & O_PATH) === 0 && readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith(root);
+      const path = readlinkSync(`/proc/${pid}/fd/${fd}`);
+      return (flags & O_PATH) === 0 && path.startsWith(root) && path !== kept ? [path] : [];
     } catch {
-      return false; // closed meanwhile
+      return []; // closed meanwhile
     }
   });
 }
@@ -75,13 +77,17 @@ for (const passthrough of [true, false]) {
     assert.equal(done.status, 0, done.out.slice(0, 4000) + done.err);
     await gate.idle();
     const mounter = gate.mounter.pid!;
-    assert.deepEqual(
-      await until(() => (openFiles(mounter, gate.root).length === 0 ? [] : undefined), PATIENCE_MS),
-      [],
+    await until(() => openFiles(mounter, gate.root).length === 0 || undefined, PATIENCE_MS).catch(
+      () => undefined,
     );
-    const before = cpuTicks(mounter);
-    await delay(2000);
-    const ticks = cpuTicks(mounter) - before;
-    assert.ok(ticks <= 10, `idle, and used ${ticks} ticks of 10 ms in 2 s`);
+    assert.deepEqual(openFiles(mounter, gate.root), []);
+    // What was kept is looked at once more, ever more rarely; then nothing is done any more.
+    const windows: number[] = [];
+    while (windows.length < 10 && !(windows.at(-1)! <= 10)) {
+      const before = cpuTicks(mounter);
+      await delay(2000);
+      windows.push(cpuTicks(mounter) - before);
+    }
+    assert.ok(windows.at(-1)! <= 10, `idle, and used ${windows} ticks of 10 ms in 2 s each`);
   });
 }

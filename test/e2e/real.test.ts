@@ -101,6 +101,8 @@ function snapshot(dir: string): string[] {
   const lines: string[] = [];
   const walk = (path: Buffer, shown: string) => {
     for (const name of fs.readdirSync(path, { encoding: 'buffer' })) {
+      // What the view keeps, and hides.
+      if (shown === '' && name.toString() === '.gate') continue;
       const full = Buffer.concat([path, Buffer.from('/'), name]);
       const label = `${shown}/${name.toString('latin1')}`;
       const stat = fs.lstatSync(full, { bigint: true });
