@@ -17,7 +17,8 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   client: ['base', 'lock', 'broker/wire.ts'],
   view: ['base', 'lock', 'sys', 'client', 'broker/wire.ts'],
   mount: ['base', 'lock', 'sys', 'client', 'view', 'fuse', 'broker/wire.ts'],
-  cli: ['base', 'sys', 'lock', 'fuse', 'store', 'broker', 'client', 'view', 'mount'],
+  ssh: ['base'],
+  cli: ['base', 'sys', 'lock', 'fuse', 'store', 'broker', 'client', 'view', 'mount', 'ssh'],
 };
 
 const isSource = (name: string) => name.endsWith('.ts') && !name.endsWith('.test.ts');
