@@ -16,17 +16,17 @@ import { createLogger, type Logger } from '../base/log.ts';
 import type { ConnectOptions } from '../client/index.ts';
 import { type MountInfo, mountFuse, unmountFuse } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
+import { SessionKeeper } from '../view/keeper.ts';
 import { DEFAULT_BOUNDS } from '../view/lost/bounds.ts';
+import { Rescuer } from '../view/lost/rescuer.ts';
+import { waitsAsText } from '../view/waits.ts';
 import { Announcer } from './announce.ts';
-import { SessionKeeper } from './keeper.ts';
 import { Lookout } from './lookout.ts';
 import type { FromReactor } from './messages.ts';
 import type { MountOptions } from './options.ts';
 import { Relay } from './relay.ts';
-import { Rescuer } from './rescuer.ts';
 import { type OpenRoot, openRoot } from './root.ts';
 import { startThreads, type Threads } from './threads.ts';
-import { waitsAsText } from './waits.ts';
 
 export { type InPlace, KNOWN_AGENTS, type MountOptions } from './options.ts';
 
@@ -113,6 +113,7 @@ async function serve(
   keeper.onLost = () => relay.lost();
   keeper.onNew = (session) => relay.use(session);
   const rescuer = new Rescuer(
+    new URL('rescue.ts', import.meta.url),
     { rootFd: root.fd, fuseFd, bounds: options.bounds ?? DEFAULT_BOUNDS },
     (message) => {
       if (message.t === 'rescued') threads.send(message);

@@ -6,9 +6,8 @@ import type { Hold, Region, Target } from '../lock/index.ts';
 import type { Actor } from '../view/actors.ts';
 import type { DelegateActivity, Delegation } from '../view/delegate.ts';
 import type { LockRequest } from '../view/locks.ts';
+import type { Rescued, RescueJob } from '../view/lost/messages.ts';
 import type { StalePolicy } from '../view/stale.ts';
-import type { CopyJob } from '../view/sweeps.ts';
-import type { FreshJob } from '../view/unclean.ts';
 import type { LockWait, Verdict } from './standstill.ts';
 
 /** The reactor to the main thread. */
@@ -66,31 +65,6 @@ export type FromReactor =
     }
   /** `writers`: handles that were still open for writing. */
   | { readonly t: 'ended'; readonly why: string; readonly writers: number };
-
-export type RescueJob =
-  | ({ readonly job: 'fresh' } & FreshJob)
-  | ({ readonly job: 'copy' } & CopyJob)
-  /** Something was kept by the reactor itself: it is to be watched, and counted. */
-  | { readonly job: 'added'; readonly kept: string }
-  /** Finds every file that somebody can write to. */
-  | { readonly job: 'writers' };
-
-/** Of a rescue: what went wrong, or null; of `writers` also the paths. */
-export interface Rescued {
-  readonly error: string | null;
-  readonly paths?: readonly string[];
-  /** What everything that is kept took on the disk, when it was last counted. */
-  readonly bytes?: number;
-}
-
-/** The main thread to the thread that does the rescues, and back. */
-export interface ToRescue {
-  readonly id: number;
-  readonly job: RescueJob;
-}
-export type FromRescue =
-  | { readonly t: 'rescued'; readonly id: number; readonly result: Rescued }
-  | Extract<FromReactor, { t: 'note' | 'log' }>;
 
 /** The main thread to the reactor. */
 export type ToReactor =

@@ -9,11 +9,12 @@ import * as sys from '../sys/index.ts';
 import type { ViewClock } from '../view/actors.ts';
 import { DelegatedLocks } from '../view/delegate.ts';
 import { LostFolder } from '../view/lost/folder.ts';
+import type { Rescued, RescueJob } from '../view/lost/messages.ts';
 import { Tree } from '../view/tree.ts';
 import { View } from '../view/view.ts';
 import { Actors } from './actors.ts';
 import { Frontend } from './frontend.ts';
-import type { FromProber, FromReactor, ReactorData, Rescued, RescueJob, ToReactor } from './messages.ts';
+import type { FromProber, FromReactor, ReactorData, ToReactor } from './messages.ts';
 import { MessageLockPort } from './port.ts';
 import { validityMs } from './validity.ts';
 

@@ -1,27 +1,29 @@
 /** The main thread's end of the rescues: starts the thread that does them when the first one is asked for. */
-import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
-import { systemClock } from '../base/clock.ts';
-import type { Bounds } from '../view/lost/bounds.ts';
-import { LostFolder } from '../view/lost/folder.ts';
+import { systemClock } from '../../base/clock.ts';
+import type { Bounds } from './bounds.ts';
+import { LostFolder } from './folder.ts';
 import type { FromRescue, RescueJob, ToRescue } from './messages.ts';
 
 export interface RescueData {
   /** Of the directory below. */
   readonly rootFd: number;
-  /** To make the kernel forget names. */
+  /** The mount's FUSE device, to make the kernel forget names; -1: nobody remembers any. */
   readonly fuseFd: number;
   readonly bounds: Bounds;
 }
 
 export class Rescuer {
+  readonly #thread: URL;
   readonly #data: RescueData;
   readonly #onMessage: (message: FromRescue) => void;
   #worker: Worker | null = null;
   /** Jobs without an answer. */
   readonly #open = new Set<number>();
 
-  constructor(data: RescueData, onMessage: (message: FromRescue) => void) {
+  /** `thread`: the module that the thread runs, which calls `serveRescues`. */
+  constructor(thread: URL, data: RescueData, onMessage: (message: FromRescue) => void) {
+    this.#thread = thread;
     this.#data = data;
     this.#onMessage = onMessage;
   }
@@ -44,9 +46,7 @@ export class Rescuer {
   }
 
   #spawn(): Worker {
-    const worker = new Worker(fileURLToPath(new URL('rescue.ts', import.meta.url)), {
-      workerData: this.#data,
-    });
+    const worker = new Worker(this.#thread, { workerData: this.#data });
     worker.on('message', (message: FromRescue) => {
       if (message.t === 'rescued') this.#open.delete(message.id);
       this.#onMessage(message);

@@ -5,10 +5,11 @@ import { type ConnectOptions, connect, type GateSession } from '../client/index.
 /** Between two tries to get a new session. */
 const RETRY_MS = 500;
 
-/** What the mount registers with the broker: the root by path and by inode. */
+/** What a view registers with the broker: the root by path and by inode. */
 export interface Registration {
   readonly root: string;
-  readonly mount: string;
+  /** Absent where nothing is mounted. */
+  readonly mount?: string;
   readonly dev: string;
   readonly ino: string;
 }
