@@ -36,6 +36,7 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
   },
   broker: { summary: 'run the broker alone, in the foreground', load: () => import('./commands/broker.ts') },
   mount: { summary: 'run one mount alone, in the foreground', load: () => import('./commands/mount.ts') },
+  sftp: { summary: 'the view for sshfs, sftp and scp', load: () => import('./commands/sftp.ts') },
   unmount: { summary: 'unmount a view by its mount point', load: () => import('./commands/unmount.ts') },
   version: {
     summary: 'the version of Gate, Node and the kernel',

@@ -13,6 +13,7 @@ export class Reservation {
   readonly plan: Plan;
   readonly #view: View;
   readonly #on: { settled(): void; queued(): void };
+  readonly #waitMs: number | null;
   #pending: Pending | null = null;
   #grant: Grant | null = null;
   #ended = false;
@@ -20,17 +21,19 @@ export class Reservation {
   /** Why it was refused. */
   refusal: { readonly code: ErrorCode; readonly message: string } | null = null;
 
-  /** `kind`: `handle` when the grant will belong to an open file (create), else `name`. */
+  /** `kind`: `handle` when the grant will belong to an open file (create), else `name`. `waitMs`: 0: not at all; null: no limit. */
   constructor(
     view: View,
     caller: Caller,
     plan: Plan,
     kind: 'name' | 'handle',
     on: { settled(): void; queued(): void },
+    waitMs: number | null = view.options.waitMs,
   ) {
     this.#view = view;
     this.plan = plan;
     this.#on = on;
+    this.#waitMs = waitMs;
     view.withActor(caller, (actor) => {
       if (this.#ended) return;
       this.actor = actor;
@@ -40,7 +43,7 @@ export class Reservation {
 
   #ask(caller: Caller, actor: Actor, kind: 'name' | 'handle', owner: string): void {
     const view = this.#view;
-    this.#pending = view.request(caller, owner, actor, kind, this.plan.targets, view.options.waitMs, {
+    this.#pending = view.request(caller, owner, actor, kind, this.plan.targets, this.#waitMs, {
       granted: (grant) => this.#settle(grant, null),
       queued: () => {
         if (!this.#ended) this.#on.queued();

@@ -49,6 +49,7 @@ export class Gate {
   #second: { at: string; child: ChildProcess } | undefined;
   broker!: ChildProcess;
   mounter!: ChildProcess;
+  sftp: ChildProcess | undefined;
   volume = '';
   session!: GateSession;
 
@@ -103,6 +104,14 @@ export class Gate {
     const { child } = await this.#service(flags);
     this.#second = { at, child };
     return at;
+  }
+
+  /** Serves the same root over SFTP; the socket. */
+  async startSftp(flags: readonly string[] = []): Promise<string> {
+    const listen = join(this.state, 'sftp.sock');
+    const args = ['sftp', '--root', this.root, '--state-dir', this.state, '--listen', listen, ...flags];
+    this.sftp = (await this.#service(args)).child;
+    return listen;
   }
 
   /** Runs the command line of Gate. */

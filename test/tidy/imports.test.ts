@@ -17,8 +17,9 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   client: ['base', 'lock', 'broker/wire.ts'],
   view: ['base', 'lock', 'sys', 'client', 'broker/wire.ts'],
   mount: ['base', 'lock', 'sys', 'client', 'view', 'fuse', 'broker/wire.ts'],
+  sftp: ['base', 'lock', 'sys', 'client', 'view', 'broker/wire.ts'],
   ssh: ['base'],
-  cli: ['base', 'sys', 'lock', 'fuse', 'store', 'broker', 'client', 'view', 'mount', 'ssh'],
+  cli: ['base', 'sys', 'lock', 'fuse', 'store', 'broker', 'client', 'view', 'mount', 'sftp', 'ssh'],
 };
 
 const isSource = (name: string) => name.endsWith('.ts') && !name.endsWith('.test.ts');

@@ -1,13 +1,13 @@
-import { readFileSync, statSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { delay, systemClock } from '../../base/clock.ts';
 import { createLogger } from '../../base/log.ts';
 import { makeDirs } from '../../base/state.ts';
 import { type InPlace, startMount } from '../../mount/index.ts';
-import { CliError, type Context, usage } from '../context.ts';
-import { findBroker, resolved, stateInUse } from '../locate.ts';
+import { CliError, type Context } from '../context.ts';
+import { resolved } from '../locate.ts';
 import { isInside, mountAt, mountOf, VIEW_TYPE } from '../mounts.ts';
-import { addOptions, givenOptions, MOUNT_OPTIONS, readConfig, settingsOf } from '../options.ts';
+import { addOptions, givenOptions, MOUNT_OPTIONS, settingsOf } from '../options.ts';
+import { type BrokerFlags, brokerFor, checkDir } from '../reach.ts';
 import { onSignals, tellReady } from '../service.ts';
 import { busyNote } from '../supervisor/supervisor.ts';
 import { unmountView } from '../supervisor/teardown.ts';
@@ -15,18 +15,13 @@ import { unmountView } from '../supervisor/teardown.ts';
 /** How long an unmounted view's session and threads may take to end. */
 const END_MS = 2_000;
 
-interface Flags extends Record<string, unknown> {
+interface Flags extends Record<string, unknown>, BrokerFlags {
   root?: string;
   mount: string;
   inPlace?: boolean;
   replace?: boolean;
   rootFd?: string;
   rootId?: string;
-  socket?: string;
-  brokerHost?: string;
-  brokerPort?: string;
-  tokenFile?: string;
-  stateDir?: string;
   readyFd?: string;
 }
 
@@ -112,46 +107,4 @@ function inPlace(context: Context, flags: Flags): { root: string; mountPoint: st
 function howInPlace(flags: Flags): InPlace {
   const { replace = false, rootFd, rootId } = flags;
   return { replace, rootFd: rootFd === undefined ? undefined : Number(rootFd), rootId };
-}
-
-function checkDir(context: Context, path: string, what: string): string {
-  const dir = resolved(context, path);
-  const state = statSync(dir, { throwIfNoEntry: false });
-  if (!state) throw new CliError(`the ${what} ${dir} does not exist`);
-  if (!state.isDirectory()) throw new CliError(`the ${what} ${dir} is not a directory`);
-  return dir;
-}
-
-interface BrokerFor {
-  readonly address: { brokerSocket: string } | { brokerUrl: string; token: string | undefined };
-  readonly config: Record<string, string>;
-}
-
-/** Where the broker is: a socket, an address, or the state directory's. */
-async function brokerFor(context: Context, flags: Flags): Promise<BrokerFor> {
-  if (flags.socket) return { address: { brokerSocket: resolved(context, flags.socket) }, config: {} };
-  const host = flags.brokerHost ?? (context.env.GATE_BROKER_HOST || undefined);
-  const asked = flags.brokerPort ?? (context.env.GATE_BROKER_PORT || undefined);
-  // 0 lets a broker take a free port: the state directory knows which.
-  const port = asked === '0' ? undefined : asked;
-  if (host === undefined && port === undefined) {
-    const { files, info } = await findBroker(context, flags.stateDir);
-    return { address: { brokerSocket: info.socket }, config: readConfig(files.config) };
-  }
-  if (port !== undefined && !(/^\d+$/.test(port) && Number(port) < 65_536))
-    throw usage(`--broker-port: '${port}' is not a port`);
-  const name = host ?? '127.0.0.1';
-  const brokerUrl = `http://${name.includes(':') ? `[${name}]` : name}:${port ?? 8787}`;
-  return { address: { brokerUrl, token: await readToken(context, flags) }, config: {} };
-}
-
-/** The token that was named, else the one of the state directory, when there is one. */
-async function readToken(context: Context, flags: Flags): Promise<string | undefined> {
-  try {
-    const path = flags.tokenFile ?? (await stateInUse(context, flags.stateDir))?.token;
-    return path === undefined ? undefined : readFileSync(path, 'utf8').trim();
-  } catch (error) {
-    if (flags.tokenFile === undefined) return undefined;
-    throw new CliError(`the token file cannot be read: ${(error as Error).message}`);
-  }
 }
