@@ -243,10 +243,17 @@ export const MOUNT_OPTIONS = {
     parse: integer(1, 36_500),
     fallback: 14,
   }),
+  watch: spec<'auto' | 'on' | 'off'>({
+    flag: 'watch',
+    value: 'MODE',
+    help: "follow what is changed beside the view: 'auto': where the disk below and the kernel allow it, but not in place; 'on': fail where they do not; 'off': never",
+    parse: oneOf('auto', 'on', 'off'),
+    fallback: 'auto',
+  }),
   attrValidMs: spec<number | undefined>({
     flag: 'attr-valid-ms',
     value: 'MS',
-    help: "how long the kernel may remember attributes and names of the view, and so miss what is changed beside it; 'auto': 1000, and in place 3600000 once nobody works in the tree below (default: auto)",
+    help: "how long the kernel may remember attributes and names of the view, and so miss what is changed beside it; 'auto': 1000; 600000 where --watch follows changes; in place 3600000 once nobody works in the tree below (default: auto)",
     parse: (value) => (value === 'auto' ? undefined : milliseconds(value)),
     fallback: undefined,
   }),

@@ -68,6 +68,7 @@ export const OPCODES = 54;
 export const NOTIFY_INVAL_INODE = 2;
 export const NOTIFY_INVAL_ENTRY = 3;
 export const NOTIFY_DELETE = 6;
+export const NOTIFY_INC_EPOCH = 8;
 
 /** `flags` of INIT. */
 export const INIT = {

@@ -49,7 +49,7 @@ export {
   userAllowOther,
 } from './mount.ts';
 export { type MountInfo, mountAt, parseMounts } from './mountinfo.ts';
-export { encodeInvalEntry, encodeInvalInode, encodeNotifyDelete } from './notify.ts';
+export { encodeIncEpoch, encodeInvalEntry, encodeInvalInode, encodeNotifyDelete } from './notify.ts';
 export { OPERATIONS, opcodeName } from './opcodes.ts';
 export { type ReactorControl, type ReactorEnd, type ReactorOptions, runReactor } from './reactor.ts';
 export { openCovered, stackedAt } from './replace.ts';

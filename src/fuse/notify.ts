@@ -8,7 +8,13 @@
  * (`writeAsync` of src/sys on the main thread). ENOENT only means that the kernel did not have it cached.
  */
 import { encodePath, type PathString } from '../base/bytes.ts';
-import { NOTIFY_DELETE, NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE, OUT_HEADER_BYTES } from './abi.ts';
+import {
+  NOTIFY_DELETE,
+  NOTIFY_INC_EPOCH,
+  NOTIFY_INVAL_ENTRY,
+  NOTIFY_INVAL_INODE,
+  OUT_HEADER_BYTES,
+} from './abi.ts';
 
 const TWO32 = 0x1_0000_0000;
 
@@ -59,4 +65,9 @@ export function encodeNotifyDelete(parent: number, child: number, name: PathStri
   const buffer = bytesOf(view);
   bytes.copy(buffer, 40);
   return buffer;
+}
+
+/** Every name that the kernel remembers, also that of what does not exist, is looked up again at its next use. Protocol 7.44. */
+export function encodeIncEpoch(): Buffer {
+  return bytesOf(message(NOTIFY_INC_EPOCH, OUT_HEADER_BYTES));
 }

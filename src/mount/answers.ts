@@ -5,11 +5,14 @@ import { scratch } from '../view/scratch.ts';
 import type { View } from '../view/view.ts';
 import type { Validity } from './validity.ts';
 import type { VirtualFiles } from './virtual.ts';
+import type { Watch } from './watch.ts';
 
 export interface AnswerParts {
   readonly view: View;
   readonly api: FuseApi;
   readonly validity: Validity;
+  /** Null: changes beside the view are not followed. */
+  readonly watch: Watch | null;
   readonly wallMs: () => number;
 }
 
@@ -33,8 +36,17 @@ export class Answers {
    * ask again. Of writes that do come through FUSE it marks the attributes stale itself.
    */
   attrValidMs(node: Node): number {
-    const written = node.writers > 0 && this.#parts.view.options.passthrough;
-    return written || node.replays > 0 ? 0 : this.#parts.validity.ms;
+    const { validity, watch, view } = this.#parts;
+    if (node.replays > 0 || (node.writers > 0 && view.options.passthrough)) return 0;
+    const validMs = watch?.follows(node) ? validity.followedMs : validity.ms;
+    if (validMs > 0) node.told = true;
+    return validMs;
+  }
+
+  /** Of names in this directory. */
+  #entryValidMs(parent: Node | undefined): number {
+    const { validity } = this.#parts;
+    return parent !== undefined && parent.watchKey !== null ? validity.followedMs : validity.ms;
   }
 
   getattr(req: Request, node: Node): void {
@@ -43,6 +55,7 @@ export class Answers {
       api.replyAttr(req, this.#virtual.attr(node, wallMs()), 0);
       return;
     }
+    if (node.isDirectory) this.#parts.watch?.ensure(node);
     const error = view.tree.stat(node, scratch);
     if (error < 0) {
       api.replyError(req, -error);
@@ -75,7 +88,7 @@ export class Answers {
   fillEntry(node: Node): void {
     this.fillAttr();
     this.filled.nodeid = node.id;
-    this.filled.entryValidMs = this.#parts.validity.ms;
+    this.filled.entryValidMs = this.#entryValidMs(node.dentry?.parent);
     this.filled.attrValidMs = this.attrValidMs(node);
   }
 
@@ -91,10 +104,11 @@ export class Answers {
     if (api.replyEntry(req, this.filled) < 0) view.tree.forget(node, 1);
   }
 
-  /** The name does not exist, and the kernel may remember that. */
-  negative(req: Request): void {
+  /** The name does not exist in this directory, and the kernel may remember that. */
+  negative(req: Request, parent: Node): void {
+    const { validity, watch } = this.#parts;
     this.filled.nodeid = 0;
-    this.filled.entryValidMs = this.#parts.validity.ms;
+    this.filled.entryValidMs = watch?.negatives ? this.#entryValidMs(parent) : validity.ms;
     this.filled.attrValidMs = 0;
     this.#parts.api.replyEntry(req, this.filled);
   }
@@ -123,6 +137,7 @@ export class Answers {
       api.replyStatx(req, { attrValidMs: 0, mask: sys.STATX_BASIC_STATS, attr });
       return;
     }
+    if (node.isDirectory) this.#parts.watch?.ensure(node);
     const error = view.tree.stat(node, scratch);
     if (error < 0) {
       api.replyError(req, -error);

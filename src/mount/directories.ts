@@ -7,22 +7,26 @@ import type { View } from '../view/view.ts';
 import type { Answers } from './answers.ts';
 import { Listing } from './listing.ts';
 import { VIRTUAL_DIRECTORY } from './virtual.ts';
+import type { Watch } from './watch.ts';
 
 /** The open directories. */
 export class Directories {
   readonly #view: View;
   readonly #api: FuseApi;
   readonly #answers: Answers;
+  readonly #watch: Watch | null;
   readonly #listings = new Map<number, Listing>();
   #next = 1;
 
-  constructor(view: View, api: FuseApi, answers: Answers) {
+  constructor(view: View, api: FuseApi, answers: Answers, watch: Watch | null) {
+    this.#watch = watch;
     this.#view = view;
     this.#api = api;
     this.#answers = answers;
   }
 
   open(req: Request, node: Node): void {
+    this.#watch?.ensure(node);
     const fd = node.virtual !== null ? -1 : this.#view.reopen(node, sys.O_RDONLY | sys.O_DIRECTORY);
     if (fd < 0 && node.virtual === null) return void this.#api.replyError(req, -fd);
     const hidden = node === this.#view.tree.root ? VIRTUAL_DIRECTORY : null;

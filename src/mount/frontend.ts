@@ -26,6 +26,7 @@ import { hasInode, wantsToStop } from './proc.ts';
 import { Replays, type Run } from './replay.ts';
 import { OUTSIDE_MS, type Validity } from './validity.ts';
 import { VIRTUAL_DIRECTORY, type VirtualFile, VirtualFiles } from './virtual.ts';
+import type { Watch } from './watch.ts';
 import * as xattrs from './xattrs.ts';
 
 /** FUSE_OPEN_KILL_SUIDGID, FUSE_WRITE_KILL_SUIDGID (linux/fuse.h). */
@@ -40,6 +41,8 @@ export interface FrontendParts {
   readonly view: View;
   readonly api: FuseApi;
   readonly validity: Validity;
+  /** Null: changes beside the view are not followed. */
+  readonly watch: Watch | null;
   readonly passthrough: boolean;
   /** `user.gate` of the root. */
   readonly about: string;
@@ -60,6 +63,8 @@ export class Frontend implements Handlers {
   readonly #answers: Answers;
   readonly #directories: Directories;
   readonly #statfs = new sys.StatfsBuf();
+  /** Process id of the waker (wake.ts); 0: there is none. */
+  waker = 0;
 
   constructor(parts: FrontendParts) {
     this.#parts = parts;
@@ -68,9 +73,12 @@ export class Frontend implements Handlers {
     this.#virtual = new VirtualFiles(parts.view.tree);
     this.#backing = new Backing(parts.view, parts.api, parts.passthrough);
     this.#answers = new Answers(parts, this.#virtual);
-    this.#directories = new Directories(parts.view, parts.api, this.#answers);
+    this.#directories = new Directories(parts.view, parts.api, this.#answers, parts.watch);
     this.#replays = new Replays(parts.view, parts.api, (req, node) => this.#answers.getattr(req, node));
     this.#view.onChanged = (node) => {
+      node.settledMs = parts.wallMs();
+      node.told = false;
+      if (node.writers === 0) parts.watch?.settled(node);
       if (node.lookups > 0) this.#api.notifyInvalInode(node.id, -1, 0);
     };
   }
@@ -90,8 +98,9 @@ export class Frontend implements Handlers {
       else this.#answers.virtual(req, virtual);
       return;
     }
+    this.#parts.watch?.ensure(parent);
     const found = this.#view.tree.lookup(parent, name, scratch);
-    if (found === -sys.ENOENT) this.#answers.negative(req);
+    if (found === -sys.ENOENT) this.#answers.negative(req, parent);
     else this.#answers.entry(req, found);
   }
 
@@ -118,6 +127,7 @@ export class Frontend implements Handlers {
     const node = this.#node(req);
     if (node === undefined) return;
     if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
+    if (req.pid === this.waker && req.pid !== 0) return this.#wakes(req, node, args);
     const handle = args.fh === undefined ? undefined : this.#view.handles.get(args.fh);
     if (handle !== undefined) {
       if (args.size !== undefined && handle.grant !== null)
@@ -140,6 +150,14 @@ export class Frontend implements Handlers {
     // Only ftruncate says itself that it came by a descriptor (FATTR_FH).
     const replayable = () => args.size !== undefined || this.#comesByPath(req, node);
     this.#replays.arrive(req, { op, node }, run, replayable);
+  }
+
+  /** The waker's chmod: the kernel tells who watches the node, and that is all. Nothing is locked and nothing changes. */
+  #wakes(req: Request, node: Node, args: SetattrArgs): void {
+    const { mode, size, uid, gid, atime, mtime } = args;
+    const other = [size, uid, gid, atime, mtime].some((each) => each !== undefined);
+    if (mode === undefined || other) this.#api.replyError(req, sys.EPERM);
+    else this.#answers.getattr(req, node);
   }
 
   /**
@@ -298,12 +316,9 @@ export class Frontend implements Handlers {
   #replyOpen(req: Request, handle: Handle): void {
     const { node } = handle;
     // What a mapping writes the kernel is not told: from now on it must ask, see attrValidMs of answers.ts.
-    if (
-      handle.writes &&
-      node.writers === 1 &&
-      this.#view.options.passthrough &&
-      this.#parts.validity.ms > OUTSIDE_MS
-    )
+    const { validity, watch } = this.#parts;
+    const validMs = watch === null ? validity.ms : validity.followedMs;
+    if (handle.writes && node.writers === 1 && this.#view.options.passthrough && validMs > OUTSIDE_MS)
       this.#api.notifyInvalInode(node.id, -1, 0);
     const route = this.#backing.open(handle, callerOf(req));
     const fd = route.backingId === 0 ? this.#view.fdOf(handle) : 0;

@@ -12,6 +12,7 @@
  */
 import { hostname } from 'node:os';
 import { delay, systemClock } from '../base/clock.ts';
+import { GateError } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
 import type { ConnectOptions } from '../client/index.ts';
 import { type MountInfo, mountFuse, unmountFuse } from '../fuse/index.ts';
@@ -27,6 +28,8 @@ import type { MountOptions } from './options.ts';
 import { Relay } from './relay.ts';
 import { type OpenRoot, openRoot } from './root.ts';
 import { startThreads, type Threads } from './threads.ts';
+import { Wakes } from './wake.ts';
+import { openWatch } from './watch.ts';
 
 export { type InPlace, KNOWN_AGENTS, type MountOptions } from './options.ts';
 
@@ -87,7 +90,8 @@ async function serve(
   const passthrough = privileged && options.passthrough !== 'off';
   let threads: Threads;
   try {
-    threads = startThreads(options, { fuseFd, rootFd: root.fd, privileged, passthrough, volume });
+    const watchGroup = watchOf(options, root.fd, log);
+    threads = startThreads(options, { fuseFd, rootFd: root.fd, privileged, passthrough, volume, watchGroup });
   } catch (error) {
     await unmountFuse(mountPoint, { lazy: true });
     throw error;
@@ -122,8 +126,11 @@ async function serve(
     },
   );
   rescuer.resume();
+  const tellWaker = (pid: number) => threads.send({ t: 'waker', pid });
+  const wakes = new Wakes(mountPoint, threads.mountDev, systemClock, tellWaker);
   const unmounted = new Promise<void>((done) => {
     const end = async (unclean: boolean) => {
+      wakes.close();
       await rescuer.stop();
       await threads.stop();
       await keeper.close(unclean);
@@ -138,6 +145,8 @@ async function serve(
       else if (message.t === 'rescue') rescuer.start(message.id, message.job);
       else if (message.t === 'who')
         threads.send({ t: 'text', id: message.id, text: await waitsAsText(keeper.session, volume) });
+      else if (message.t === 'wake') wakes.add(message.paths);
+      else if (message.t === 'waker') wakes.ready(message.pid);
       else if (message.t === 'log') log[message.level](message.message);
       else relay.handle(message);
     };
@@ -167,6 +176,18 @@ function connection(options: MountOptions): ConnectOptions {
   const { brokerSocket: socket, brokerUrl: url, token } = options;
   const where = socket === undefined ? { url, token } : { socket };
   return { ...where, kind: 'mount', pid: process.pid, host: hostname(), bootMs: sys.clockBoottimeMs };
+}
+
+/** A fanotify group for the root, unless changes beside the view cannot be followed or are not to be. */
+function watchOf(options: MountOptions, rootFd: number, log: Logger): number | null {
+  const { watch = 'auto', inPlace } = options;
+  if (watch === 'off' || (watch === 'auto' && inPlace !== undefined)) return null;
+  const opened = openWatch(rootFd);
+  if ('group' in opened) return opened.group;
+  const message = `changes made beside the view of ${options.root} cannot be followed: ${opened.why}`;
+  if (watch === 'on') throw new GateError('invalid_request', message);
+  log.debug(message);
+  return null;
 }
 
 function slow(call: 'fsync' | 'fdatasync' | 'syncfs', fd: number): Promise<number> {

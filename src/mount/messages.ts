@@ -63,6 +63,10 @@ export type FromReactor =
       readonly level: 'debug' | 'info' | 'warn' | 'error';
       readonly message: string;
     }
+  /** Wake who watches these paths of the view. */
+  | { readonly t: 'wake'; readonly paths: readonly string[] }
+  /** The reactor knows the waker. */
+  | { readonly t: 'waker'; readonly pid: number }
   /** `writers`: handles that were still open for writing. */
   | { readonly t: 'ended'; readonly why: string; readonly writers: number };
 
@@ -81,6 +85,8 @@ export type ToReactor =
   /** One hold ended other than by its release: broken by force. */
   | { readonly t: 'hold_lost'; readonly lockId: string }
   | { readonly t: 'session_lost' }
+  /** Process id of the waker; 0: it is gone. */
+  | { readonly t: 'waker'; readonly pid: number }
   /** Until then (CLOCK_BOOTTIME, milliseconds) the session surely lives. */
   | { readonly t: 'authority'; readonly untilMs: number }
   | { readonly t: 'delegated'; readonly delegation: Delegation }
@@ -122,6 +128,26 @@ export interface StandstillAnswer {
   readonly verdicts: readonly Verdict[];
 }
 
+/** The watcher's thread to the reactor. */
+export type FromWatcher =
+  /** What one read of fanotify gave, without our own. Answered by `notify`. */
+  | { readonly t: 'events'; readonly bytes: Uint8Array<ArrayBuffer> }
+  /** The notifications are written. */
+  | { readonly t: 'notified' };
+
+/** The reactor to the watcher's thread. */
+export type ToWatcher =
+  /** `repeat`: not the answer to `events`, and to have none. */
+  { readonly t: 'notify' | 'repeat'; readonly messages: Uint8Array<ArrayBuffer> } | { readonly t: 'stop' };
+
+export interface WatchData {
+  /** The fanotify group. */
+  readonly group: number;
+  readonly port: MessagePort;
+  /** Wakes the watcher's thread. */
+  readonly wakeFd: number;
+}
+
 /** What the reactor's thread is started with. */
 export interface ReactorData {
   readonly fuseFd: number;
@@ -134,6 +160,8 @@ export interface ReactorData {
   readonly mountDev: number;
   /** What the person wants; undefined: see validity.ts. */
   readonly attrValidMs: number | undefined;
+  /** Changes beside the view are followed; null: they are not. */
+  readonly watch: WatchData | null;
   readonly waitMs: number | null;
   readonly lockIgnored: boolean;
   readonly scanners: readonly string[];

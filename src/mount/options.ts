@@ -34,6 +34,11 @@ export interface MountOptions {
   readonly attrValidMs?: number | undefined;
   /** The view is mounted over its own root. */
   readonly inPlace?: InPlace | undefined;
+  /**
+   * Follow what is changed beside the view: where that is possible (not in place, where nobody changes anything), always (an error where it is not
+   * possible), or never. Default `auto`.
+   */
+  readonly watch?: 'auto' | 'on' | 'off';
   /** Kernel passthrough: where it is to be had, or never. Default `auto`. */
   readonly passthrough?: 'auto' | 'off';
   /** Locks decided by the view itself while nobody else has business in its tree. Default `auto`. */

@@ -14,9 +14,10 @@ import { Tree } from '../view/tree.ts';
 import { View } from '../view/view.ts';
 import { Actors } from './actors.ts';
 import { Frontend } from './frontend.ts';
-import type { FromProber, FromReactor, ReactorData, ToReactor } from './messages.ts';
+import type { FromProber, FromReactor, FromWatcher, ReactorData, ToReactor, ToWatcher } from './messages.ts';
 import { MessageLockPort } from './port.ts';
-import { validityMs } from './validity.ts';
+import { validityOf } from './validity.ts';
+import { WATCHED_DIRECTORIES_MAX, Watch } from './watch.ts';
 
 const data = workerData as ReactorData;
 const post = (message: FromReactor) => data.main.postMessage(message);
@@ -28,7 +29,9 @@ let nextCall = 1;
 let locks: DelegatedLocks | null = null;
 let view: View | null = null;
 let actors: Actors | null = null;
-const validity = { ms: validityMs(data.attrValidMs, false) };
+const validity = validityOf(data.attrValidMs, false);
+let frontend: Frontend | null = null;
+let watch: Watch | null = null;
 
 function call(message: FromReactor & { id: number }, done: (answer: ToReactor) => void): void {
   waiting.set(message.id, done);
@@ -76,6 +79,10 @@ function fromMain(message: ToReactor): void {
     case 'report':
       locks?.report(message.report, message.region);
       break;
+    case 'waker':
+      if (frontend !== null) frontend.waker = message.pid;
+      post(message);
+      break;
     default: {
       const done = waiting.get(message.id);
       waiting.delete(message.id);
@@ -86,13 +93,33 @@ function fromMain(message: ToReactor): void {
 
 function fromProber(message: FromProber): void {
   if (message.t !== 'alone') return actors?.answered(message);
-  validity.ms = validityMs(data.attrValidMs, true);
+  Object.assign(validity, validityOf(data.attrValidMs, true));
   const says = `nobody works beneath the view: names and attributes are remembered for ${validity.ms} ms`;
   post({ t: 'log', level: 'info', message: says });
 }
 
+function toWatcher(message: ToWatcher): void {
+  if (data.watch === null) return;
+  data.watch.port.postMessage(message, message.t === 'stop' ? [] : [message.messages.buffer]);
+  sys.eventfdSignal(data.watch.wakeFd);
+}
+
+function fromWatcher(message: FromWatcher): void {
+  if (message.t === 'events') watch?.events(Buffer.from(message.bytes.buffer));
+  else watch?.notified();
+}
+
 /** Takes all messages that are there. */
 function onWake(): void {
+  takeMessages();
+  if (data.watch === null) return;
+  const { port } = data.watch;
+  for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port))
+    fromWatcher(got.message as FromWatcher);
+}
+
+/** The watcher's can wait for the eventfd: nobody waits for them. */
+function takeMessages(): void {
   for (let got = receiveMessageOnPort(data.main); got !== undefined; got = receiveMessageOnPort(data.main))
     fromMain(got.message as ToReactor);
   for (
@@ -114,7 +141,7 @@ const why = runReactor({
   allowPassthrough: data.passthrough,
   maxStackDepth: data.maxStackDepth,
   log: (message) => post({ t: 'log', level: 'warn', message }),
-  pollWake: onWake,
+  pollWake: takeMessages,
   create(api) {
     const resolver = new Actors(data.prober, data.mountDev, data.owner);
     actors = resolver;
@@ -155,10 +182,22 @@ const why = runReactor({
       },
     });
     view = made;
-    const frontend = new Frontend({
+    if (data.watch !== null)
+      watch = new Watch({
+        view: made,
+        api,
+        group: data.watch.group,
+        directoriesMax: WATCHED_DIRECTORIES_MAX,
+        notify: (messages) => toWatcher({ t: 'notify', messages }),
+        repeat: (messages) => toWatcher({ t: 'repeat', messages }),
+        wake: (paths) => post({ t: 'wake', paths }),
+        log: (message) => post({ t: 'log', level: 'warn', message }),
+      });
+    frontend = new Frontend({
       view: made,
       api,
       validity,
+      watch,
       passthrough: data.passthrough,
       about: data.about,
       wallMs: systemClock.wallMs,
@@ -174,6 +213,7 @@ const why = runReactor({
     return frontend;
   },
 });
+toWatcher({ t: 'stop' });
 let writers = 0;
 for (const handle of (view as View | null)?.handles.values() ?? []) if (handle.writes) writers++;
 post({ t: 'ended', why: String(why), writers });

@@ -6,9 +6,10 @@ import { GateError } from '../base/errors.ts';
 import { mountAt } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
 import { DEFAULT_BOUNDS } from '../view/lost/bounds.ts';
-import type { FromReactor, ReactorData, StandstillAnswer, ToReactor } from './messages.ts';
+import type { FromReactor, ReactorData, StandstillAnswer, ToReactor, WatchData } from './messages.ts';
 import { KNOWN_AGENTS, type MountOptions, NONBLOCK_WAITERS } from './options.ts';
 import type { LockWait, Verdict } from './standstill.ts';
+import type { WatcherData } from './watcher.ts';
 
 /** Descriptors that one process was seen to keep at most, whatever its limit says. */
 const DESCRIPTORS_SEEN_MAX = 20_000;
@@ -19,9 +20,13 @@ export interface Started {
   readonly privileged: boolean;
   readonly passthrough: boolean;
   readonly volume: string;
+  /** A fanotify group; null: changes beside the view are not followed. */
+  readonly watchGroup: number | null;
 }
 
 export interface Threads {
+  /** Device number of the mount. */
+  readonly mountDev: number;
   send(message: ToReactor): void;
   /** Has the prober look which of these waits would never end. */
   look(waits: readonly LockWait[]): Promise<readonly Verdict[]>;
@@ -47,6 +52,9 @@ export function startThreads(options: MountOptions, started: Started): Threads {
     pid: process.pid,
     rootFd: started.rootFd,
   };
+  const mountDev = sys.makeDev(mount.dev.major, mount.dev.minor);
+  const watching =
+    started.watchGroup === null ? null : startWatcher(started.fuseFd, started.watchGroup, wakeFd);
   const data: ReactorData = {
     fuseFd: started.fuseFd,
     rootFd: started.rootFd,
@@ -55,8 +63,9 @@ export function startThreads(options: MountOptions, started: Started): Threads {
     passthrough: started.passthrough,
     maxStackDepth: 1,
     descriptorsMax: Math.floor(descriptors / 2),
-    mountDev: sys.makeDev(mount.dev.major, mount.dev.minor),
+    mountDev,
     attrValidMs: options.attrValidMs,
+    watch: watching?.data ?? null,
     waitMs: options.acquireTimeoutMs,
     lockIgnored: options.lockIgnored,
     scanners: options.scanners,
@@ -76,7 +85,7 @@ export function startThreads(options: MountOptions, started: Started): Threads {
   });
   const reactor = new Worker(file('reactor.ts'), {
     workerData: data,
-    transferList: [main.port2, prober.port1],
+    transferList: [main.port2, prober.port1, ...(watching === null ? [] : [watching.data.port])],
   });
   const looks = new Map<number, (verdicts: readonly Verdict[]) => void>();
   let nextLook = 1;
@@ -85,6 +94,7 @@ export function startThreads(options: MountOptions, started: Started): Threads {
     looks.delete(id);
   });
   return {
+    mountDev,
     look(waits) {
       const id = nextLook++;
       probing.postMessage({ id, waits });
@@ -98,12 +108,21 @@ export function startThreads(options: MountOptions, started: Started): Threads {
       main.port1.on('message', use);
       reactor.on('error', failed);
       probing.on('error', failed);
+      watching?.thread.on('error', failed);
     },
     async stop() {
-      await Promise.all([probing.terminate(), reactor.terminate()]);
+      await Promise.all([probing.terminate(), reactor.terminate(), watching?.thread.terminate()]);
       main.port1.close();
     },
   };
+}
+
+function startWatcher(fuseFd: number, group: number, wakeFd: number): { thread: Worker; data: WatchData } {
+  const ownFd = sys.eventfd(0, sys.EFD_NONBLOCK | sys.EFD_CLOEXEC);
+  const channel = new MessageChannel();
+  const workerData: WatcherData = { fuseFd, group, ownFd, wakeFd, port: channel.port2 };
+  const thread = new Worker(file('watcher.ts'), { workerData, transferList: [channel.port2] });
+  return { thread, data: { group, port: channel.port1, wakeFd: ownFd } };
 }
 
 function file(name: string): string {

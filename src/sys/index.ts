@@ -12,6 +12,7 @@ export * from './constants.ts';
 export * from './creds.ts';
 export * from './dirents.ts';
 export * from './errno.ts';
+export * from './fanotify.ts';
 export * from './files.ts';
 export * from './io.ts';
 export * from './mounts.ts';

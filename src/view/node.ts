@@ -59,6 +59,15 @@ export class Node {
   /** What the file below was like when the kernel's cached pages of it were last known to be right; null: not known. */
   pages: PagesVersion | null = null;
 
+  /** Of a directory whose changes beside the view are followed: its key there. */
+  watchKey: string | null = null;
+  /** Wall clock, milliseconds: when the front end was last told that it changed through the view. */
+  settledMs = 0;
+  /** The front end may remember its attributes. */
+  told = false;
+  /** Changes of its content beside the view are not followed for the time being. */
+  overlooked = false;
+
   constructor(
     id: number,
     dev: number,

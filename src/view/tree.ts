@@ -23,6 +23,8 @@ export class Tree {
   /** Grows whenever a directory loses or changes its name: paths below it that somebody remembers are old. */
   moves = 0;
   #nextId = 2;
+  /** A node is about to be forgotten; it still has its names. */
+  onForgotten: (node: Node) => void = () => {};
 
   /** `rootFd`: an O_PATH descriptor of the directory to show; the tree owns it from here. */
   constructor(rootFd: number, descriptorsMax: number, stat: sys.StatBuf) {
@@ -62,6 +64,17 @@ export class Tree {
     node.lookups = 1;
     this.#byId.set(node.id, node);
     return node;
+  }
+
+  all(): Iterable<Node> {
+    return this.#byId.values();
+  }
+
+  /** The node of the inode in `stat`, if it has one already. */
+  known(stat: sys.StatBuf): Node | undefined {
+    const dev = stat.dev;
+    const known = this.#byIno.get(dev === this.#rootDev ? stat.ino : `${dev}:${stat.ino}`);
+    return known !== undefined && isNode(known, stat) ? known : undefined;
   }
 
   /** Looks `name` up in `parent` and fills `stat`. The node, or -errno. Takes no lookup count. */
@@ -258,7 +271,9 @@ export class Tree {
     if (node === this.root || node.virtual !== null) return;
     if (node.lookups > 0 || node.handles.size > 0 || node.replays > 0 || (node.children?.size ?? 0) > 0)
       return;
-    if (!this.#byId.delete(node.id)) return;
+    if (!this.#byId.has(node.id)) return;
+    if (node.watchKey !== null) this.onForgotten(node);
+    this.#byId.delete(node.id);
     const key = node.dev === this.#rootDev ? node.ino : `${node.dev}:${node.ino}`;
     if (this.#byIno.get(key) === node) this.#byIno.delete(key);
     this.#fds.drop(node);

@@ -26,13 +26,13 @@ gate() { exec setpriv --reuid ${UID} --regid ${UID} --clear-groups -- "$NODE" --
 ready() { for _ in $(seq 400); do "$@" >/dev/null 2>&1 && return; sleep 0.05; done; echo "never: $*" >&2; exit 1; }
 gate broker --state-dir "$DIR/state" --port 0 > "$DIR/broker.log" 2>&1 & BROKER=$!
 ready test -S "$DIR/state/broker.sock"
-gate mount --root "$DIR/root" --mount "$DIR/mnt" --state-dir "$DIR/state" > "$DIR/mount.log" 2>&1 & MOUNT=$!
+gate mount --root "$DIR/root" --mount "$DIR/mnt" --state-dir "$DIR/state" $FLAGS > "$DIR/mount.log" 2>&1 & MOUNT=$!
 ready grep -q " $DIR/mnt " /proc/self/mountinfo
 finish() { fusermount3 -u "$DIR/mnt" || umount -l "$DIR/mnt"; wait $MOUNT; kill $BROKER; wait $BROKER || true; }
 cd /
 `;
 
-async function asUser(t: TestContext, script: string): Promise<{ out: string; root: string }> {
+async function asUser(t: TestContext, script: string, flags = ''): Promise<{ out: string; root: string }> {
   const dir = fs.mkdtempSync('/var/tmp/gate-user-');
   t.after(() => fs.rmSync(dir, { recursive: true, force: true }));
   fs.chmodSync(dir, 0o755);
@@ -44,7 +44,7 @@ async function asUser(t: TestContext, script: string): Promise<{ out: string; ro
     'unshare',
     ['-m', '-p', '--mount-proc', '--kill-child', 'bash', '-c', PRELUDE + script],
     {
-      env: cleanEnv({ DIR: dir, MAIN, NODE: process.execPath, HOME: dir }),
+      env: cleanEnv({ DIR: dir, FLAGS: flags, MAIN, NODE: process.execPath, HOME: dir }),
       stdio: ['ignore', 'pipe', 'pipe'],
     },
   );
@@ -106,3 +106,25 @@ finish
     assert.match(out, /^text\n(?:text|closed)\n$/);
   },
 );
+
+test("an ordinary user's view follows what is changed outside, and wakes watchers", options, async (t) => {
+  const watching = `
+cat > "$DIR/watch.mjs" <<'END'
+import { watch } from 'node:fs';
+watch('.', (event, name) => { if (name === 'f') console.log('heard'); });
+END
+cd "$DIR/root"; echo one > f; chown ${UID}:${UID} f
+(exec setpriv --reuid ${UID} --regid ${UID} --clear-groups -- bash -c 'cd "$DIR/mnt"; cat f; stat -c %s f; test ! -e new; exec "$NODE" "$DIR/watch.mjs" > "$DIR/state/heard"') & WATCH=$!
+ready bash -c "cat /proc/$WATCH/fdinfo/* | grep -q '^inotify wd'"
+echo 'two and more' > f
+ready as ${UID} bash -c 'test $(stat -c %s "$DIR/mnt/f") = 13'
+echo new > new
+ready as ${UID} test -e "$DIR/mnt/new"
+ready grep -q heard "$DIR/state/heard"
+as ${UID} bash -c 'cat "$DIR/mnt/f" "$DIR/mnt/new"'
+cd /; kill $WATCH
+finish
+`;
+  const { out } = await asUser(t, watching, '--watch on --attr-valid-ms 600000');
+  assert.equal(out, 'one\n4\ntwo and more\nnew\n');
+});
