@@ -1,6 +1,6 @@
 import type { Attr, Entry, FuseApi, Request } from '../fuse/types.ts';
 import * as sys from '../sys/index.ts';
-import type { Node } from '../view/node.ts';
+import { type Node, Told } from '../view/node.ts';
 import { scratch } from '../view/scratch.ts';
 import type { View } from '../view/view.ts';
 import type { Validity } from './validity.ts';
@@ -32,21 +32,40 @@ export class Answers {
   }
 
   /**
-   * While an operation waits below it, or somebody may write to it through a mapping that passes the kernel's FUSE by, the kernel must
+   * `scratch` has its attributes. While an operation waits below it, or somebody may write to it through a mapping that passes the kernel's FUSE by, the kernel must
    * ask again. Of writes that do come through FUSE it marks the attributes stale itself.
    */
   attrValidMs(node: Node): number {
     const { validity, watch, view } = this.#parts;
     if (node.replays > 0 || (node.writers > 0 && view.options.passthrough)) return 0;
     const validMs = watch?.follows(node) ? validity.followedMs : validity.ms;
-    if (validMs > 0) node.told = true;
+    if (validMs > 0) this.#tells(node);
     return validMs;
+  }
+
+  #tells(node: Node): void {
+    node.told ??= new Told();
+    node.told.ctimeSec = scratch.ctimeSec;
+    node.told.ctimeNsec = scratch.ctimeNsec;
+    node.told.size = scratch.size;
+    node.told.revoked = false;
   }
 
   /** Of names in this directory. */
   #entryValidMs(parent: Node | undefined): number {
     const { validity } = this.#parts;
     return parent !== undefined && parent.watchKey !== null ? validity.followedMs : validity.ms;
+  }
+
+  /**
+   * The attributes after a change of them, which the kernel is not to remember: it takes them over when the caller gets to run, also when
+   * it was told to forget them meanwhile. (Those that were only asked for have a version.)
+   */
+  changed(req: Request, node: Node): void {
+    const error = this.#parts.view.tree.stat(node, scratch);
+    if (error < 0) return void this.#parts.api.replyError(req, -error);
+    this.fillAttr();
+    this.#parts.api.replyAttr(req, this.attr, 0);
   }
 
   getattr(req: Request, node: Node): void {

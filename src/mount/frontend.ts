@@ -77,9 +77,13 @@ export class Frontend implements Handlers {
     this.#replays = new Replays(parts.view, parts.api, (req, node) => this.#answers.getattr(req, node));
     this.#view.onChanged = (node) => {
       node.settledMs = parts.wallMs();
-      node.told = false;
+      node.told = null;
       if (node.writers === 0) parts.watch?.settled(node);
       if (node.lookups > 0) this.#api.notifyInvalInode(node.id, -1, 0);
+    };
+    this.#view.onOutdated = (node) => {
+      node.told = null;
+      this.#api.notifyInvalInode(node.id, -1, 0);
     };
   }
 
@@ -157,7 +161,7 @@ export class Frontend implements Handlers {
     const { mode, size, uid, gid, atime, mtime } = args;
     const other = [size, uid, gid, atime, mtime].some((each) => each !== undefined);
     if (mode === undefined || other) this.#api.replyError(req, sys.EPERM);
-    else this.#answers.getattr(req, node);
+    else this.#answers.changed(req, node);
   }
 
   /**
@@ -179,7 +183,7 @@ export class Frontend implements Handlers {
           ? fd
           : ops.setattr(this.#view, callerOf(req), node, { ...args, killPriv: args.killSuidgid }, fd);
     if (error < 0) this.#api.replyError(req, -error);
-    else this.#answers.getattr(req, node);
+    else this.#answers.changed(req, node);
     return error >= 0;
   }
 

@@ -111,6 +111,7 @@ export class Watch {
   // Of the batch at hand.
   #notices: Buffer[] = [];
   #wakes = new Set<PathString>();
+  #renamed: { directory: Node; name: PathString }[] = [];
   #again: Buffer[] = [];
 
   constructor(parts: WatchParts) {
@@ -198,8 +199,12 @@ export class Watch {
     this.#parts.notify(messages);
   }
 
-  /** The kernel has forgotten what the last batch changed: now those who watch it may look. */
+  /**
+   * The kernel has forgotten what the last batch changed: now those who watch it may look. Until now the old names stood in the tree: an
+   * open by one that the kernel still remembered finds that it leads elsewhere, and is resolved again.
+   */
   notified(): void {
+    for (const { directory, name } of this.#renamed.splice(0)) this.#follow(directory, name);
     if (this.#wakes.size === 0) return;
     const paths = [...this.#wakes];
     this.#wakes.clear();
@@ -223,8 +228,8 @@ export class Watch {
     // Its attributes are not remembered (answers.ts). Mostly it is the view's own writer, whose writes go past us.
     if (child.writers > 0 && this.#view.options.passthrough) return this.#overlook(child);
     const error = this.#view.tree.stat(child, scratch);
-    if (child.told || child.cachedUsers > 0) this.#invalInode(child, 0);
-    child.told = false;
+    if ((child.told !== null && !child.told.revoked) || child.cachedUsers > 0) this.#invalInode(child, 0);
+    if (child.told !== null) child.told.revoked = true;
     const changedMs = scratch.ctimeSec * 1000 + scratch.ctimeNsec / 1e6;
     // What the view's own writer did before it closed the file is no news.
     if (error === 0 && changedMs < child.settledMs + 1) return;
@@ -263,14 +268,23 @@ export class Watch {
     this.#invalEntry(directory, name);
     this.#invalInode(directory, -1);
     if (before !== undefined) this.#invalInode(before, -1);
-    if (known !== undefined) {
-      // Also a name that a known inode got: its link count is new.
-      this.#invalInode(known, -1);
-      tree.adopt(directory, name, scratch);
-    } else if (before !== undefined) tree.removed(directory, name);
+    // Also a name that a known inode got: its link count is new.
+    if (known !== undefined) this.#invalInode(known, -1);
+    this.#renamed.push({ directory, name });
     if ((before?.isDirectory ?? false) || (known?.isDirectory ?? false)) exclusions.changed();
     if (there && !symlink) this.#wake(this.#view.pathIn(directory, name), directory);
     else this.#wake(this.#view.pathOf(directory), directory);
+  }
+
+  /** The tree takes over what stands under a name. */
+  #follow(directory: Node, name: PathString): void {
+    const { tree } = this.#view;
+    const fd = directory.children === null ? -1 : tree.fd(directory);
+    if (fd < 0) return;
+    const there = sys.statx(fd, name, sys.AT_SYMLINK_NOFOLLOW, scratch, STAT_MASK) === 0;
+    const known = there ? tree.known(scratch) : undefined;
+    if (known !== undefined) tree.adopt(directory, name, scratch);
+    else tree.removed(directory, name);
   }
 
   /** Events were lost: everything that the kernel remembers may be wrong. */

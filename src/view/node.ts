@@ -63,8 +63,8 @@ export class Node {
   watchKey: string | null = null;
   /** Wall clock, milliseconds: when the front end was last told that it changed through the view. */
   settledMs = 0;
-  /** The front end may remember its attributes. */
-  told = false;
+  /** The front end may remember its attributes, and this is what it was told; null: it does not. */
+  told: Told | null = null;
   /** Changes of its content beside the view are not followed for the time being. */
   overlooked = false;
 
@@ -110,6 +110,15 @@ export interface PagesVersion {
   readonly mtimeSec: number;
   readonly mtimeNsec: number;
   readonly size: number;
+}
+
+/** Change time and size of a file. Filled in place. */
+export class Told {
+  ctimeSec = 0;
+  ctimeNsec = 0;
+  size = 0;
+  /** It is being told to forget it. Until it has, an open that finds something else tells it again. */
+  revoked = false;
 }
 
 /** Change time and size of a file. */

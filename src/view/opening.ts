@@ -38,7 +38,8 @@ export class Opening {
   #actor: Actor | null = null;
   #pending: Pending | null = null;
   #kept: Grant | null = null;
-  #secondArrival = false;
+  /** The name was resolved again just before: it is not asked for again. */
+  #secondArrival: boolean;
   #joined = false;
   #fd = -1;
   #timer: { cancel(): void } | null = null;
@@ -49,12 +50,14 @@ export class Opening {
     caller: Caller,
     node: Node,
     flags: number,
+    resolved: boolean,
     done: (error: number, opened: Opened | null) => void,
   ) {
     this.#view = view;
     this.caller = caller;
     this.node = node;
     this.#flags = flags;
+    this.#secondArrival = resolved;
     this.#done = done;
     const plan = view.planner.ofOpen(node, opensForWriting(flags) ? 'write' : 'read');
     this.#path = plan?.path ?? null;
@@ -138,6 +141,7 @@ export class Opening {
     const stat = scratch;
     const path = dentry === undefined ? null : this.#view.pathIn(dentry.parent, dentry.name);
     if (this.#secondArrival || (path === this.#path && this.#reached(dentry!, stat))) {
+      if (!this.#secondArrival) this.#view.looked(this.node, stat);
       if (stat.nlink > 0 && !this.#secondArrival) this.node.nlink = stat.nlink;
       this.#finish(0, { actor, grant, fd: this.#fd });
       return;

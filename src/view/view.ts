@@ -57,6 +57,9 @@ export interface ViewOptions {
 /** A change so soon after another may bear the same time: file systems stamp by the timer tick, 10 ms at most. */
 const SAME_STAMP_MS = 50;
 
+/** Threads that were sent to resolve a name again and have not come back. */
+const RESOLVING_MAX = 1000;
+
 /** How long a scanner waits. */
 const SCANNER_WAIT_MS = 200;
 /** How long an invisible caller (another pid namespace, an SFTP client) waits. */
@@ -79,6 +82,10 @@ export class View {
   readonly hasAuthority: () => boolean;
   /** Called when attributes that the front end may have cached are stale. */
   onChanged: (node: Node) => void = () => {};
+  /** Called when an open finds other attributes than the front end remembers: something changed beside the view. */
+  onOutdated: (node: Node) => void = () => {};
+  /** Who was sent to resolve a name again, because it led elsewhere or the inode has none. */
+  readonly #resolving = new Set<number>();
   readonly #actors: ActorSource;
   readonly #events: ViewEvents;
   #nextHandle = 1;
@@ -227,19 +234,27 @@ export class View {
    * changed, and `open` is to be called. The name is looked at before the lock is taken, which is the same thing within one turn.
    */
   openNow(caller: Caller, node: Node, flags: number, killPriv: boolean): Handle | number | null {
-    const actor = this.#actors.known(caller);
     const dentry = node.dentry;
+    const resolved = this.#resolving.size > 0 && this.#resolving.has(caller.tid);
+    // By a name that the caller's side remembers for too long, or by a descriptor.
+    if (dentry === undefined && !node.pinned && !resolved) return this.#resolve(caller);
+    const actor = this.#actors.known(caller);
     // What is cut may have to be kept first, which takes its time.
     const cuts = (flags & sys.O_TRUNC) !== 0;
     if (actor === null || dentry === undefined || cuts || this.kept.has(caller.tid)) return null;
     const plan = this.planner.ofOpen(node, opensForWriting(flags) ? 'write' : 'read');
-    if (plan === null)
+    if (plan === null) {
+      if (this.tree.leadsTo(dentry.parent, dentry.name, node, scratch)) this.looked(node, scratch);
+      else if (!resolved) return this.#resolve(caller);
+      this.#resolving.delete(caller.tid);
       return this.#opens(caller, node, flags, killPriv, { actor, grant: null, fd: -1 }, null, null);
+    }
     const { nlink } = node;
     // Without passthrough the file is opened anyway, which tells as well where its name leads.
     const opens = !this.options.passthrough;
     const fd = opens ? this.tree.openByName(node, accessOf(flags), scratch) : -1;
     if (fd < 0 && (opens || !this.tree.leadsTo(dentry.parent, dentry.name, node, scratch))) return null;
+    this.looked(node, scratch);
     node.nlink = scratch.nlink;
     const grant = nlink > 1 === scratch.nlink > 1 ? this.#tryAs(actor, caller, 'handle', plan.targets) : null;
     if (grant === null) {
@@ -249,7 +264,23 @@ export class View {
     const opened = { actor, grant, fd };
     const version = this.#admitted(node, flags, opened, plan.path);
     if (version === undefined) return -sys.ESTALE;
+    if (resolved) this.#resolving.delete(caller.tid);
     return this.#opens(caller, node, flags, killPriv, opened, version, plan.path);
+  }
+
+  /** The caller is to resolve the name again, once: who comes back has the inode by other means, such as /proc/self/fd, or came too late. */
+  #resolve(caller: Caller): number {
+    if (this.#resolving.size === RESOLVING_MAX) this.#resolving.clear();
+    this.#resolving.add(caller.tid);
+    return -sys.ESTALE;
+  }
+
+  /** An open finds these attributes. If the front end remembers others, it is to forget them before its caller goes on. */
+  looked(node: Node, stat: sys.StatBuf): void {
+    const { told } = node;
+    if (told === null) return;
+    if (told.ctimeNsec !== stat.ctimeNsec || told.ctimeSec !== stat.ctimeSec || told.size !== stat.size)
+      this.onOutdated(node);
   }
 
   /** Opens a regular file: `done(0, handle)`, or `done(-errno, null)`. The handle has no descriptor yet. */
@@ -260,7 +291,8 @@ export class View {
     killPriv: boolean,
     done: (error: number, handle: Handle | null) => void,
   ): Opening {
-    const opening = new Opening(this, caller, node, flags, (error, opened) => {
+    const resolved = this.#resolving.delete(caller.tid);
+    const opening = new Opening(this, caller, node, flags, resolved, (error, opened) => {
       if (opened === null && error === -sys.EAGAIN) return this.#timedOut(caller, node, flags, error, done);
       if (opened === null) return done(error, null);
       this.#opened(caller, node, flags, killPriv, opened, done);

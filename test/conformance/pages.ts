@@ -27,6 +27,30 @@ export const pages: Checks = {
     }
   },
 
+  'grown and cut beneath, a file has its new size at its next open'({ path, beneath }) {
+    const file = path('f');
+    for (let i = 0; i < 100; i++) {
+      fs.writeFileSync(join(beneath, 'f'), 'x'.repeat((i * 37) % 100));
+      const fd = fs.openSync(file, 'r');
+      try {
+        assert.equal(fs.fstatSync(fd).size, (i * 37) % 100);
+      } finally {
+        fs.closeSync(fd);
+      }
+    }
+  },
+
+  'replaced beneath, a name leads to the new file at its next open'({ path, beneath }) {
+    for (const name of ['f', 'f.log']) {
+      fs.writeFileSync(path(name), 'first');
+      for (let i = 0; i < 100; i++) {
+        fs.writeFileSync(join(beneath, 'new'), `text ${i}`);
+        fs.renameSync(join(beneath, 'new'), join(beneath, name));
+        assert.equal(fs.readFileSync(path(name), 'utf8'), `text ${i}`, name);
+      }
+    }
+  },
+
   'changed after a quiet time, a file shows it at its next open'({ path, beneath }) {
     const times = new Date('2020-01-01');
     const places = [join(beneath, 'f'), path('f')];
