@@ -106,6 +106,7 @@ export class Opens {
   close(): void {
     for (const [tid, pending] of this.#pending) {
       pending.opening?.cancel();
+      this.#shared.view.kept.drop(tid);
       this.#shared.actors.remove(tid);
     }
     this.#pending.clear();
@@ -146,6 +147,7 @@ export class Opens {
       node.lookups--;
       if (handle === null) view.tree.release(node);
       if (!this.#pending.has(caller.tid)) {
+        view.kept.drop(caller.tid);
         if (handle !== null) view.close(handle);
         return;
       }
@@ -196,6 +198,8 @@ export class Opens {
     const { request, caller, done, after } = pending;
     this.#pending.delete(caller.tid);
     if (this.#newest.get(request.key) === pending) this.#newest.delete(request.key);
+    // Of a name that led elsewhere, and now leads to nothing that can be opened.
+    this.#shared.view.kept.drop(caller.tid);
     done(result, message, caller);
     if (typeof result === 'number') this.#shared.actors.remove(caller.tid);
     for (const run of after) run();
