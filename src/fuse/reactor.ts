@@ -25,6 +25,8 @@ export interface ReactorOptions {
   onWake(): void;
   /** Takes messages that are there already, without the eventfd, when that is cheap: called while spinning and between batches. */
   readonly pollWake?: () => void;
+  /** Called at the end of every turn, before it may sleep: write what several handlers have left together. */
+  readonly onTurnEnd?: () => void;
   /** Microseconds; 0: never spin. */
   readonly spinUs?: number;
   readonly allowPassthrough: boolean;
@@ -36,6 +38,11 @@ export interface ReactorOptions {
 export interface ReactorControl {
   /** Counters and tracing. */
   readonly session: FuseSession;
+  /** Calls `ready` whenever one of `events` (POLL*) is there, until `unwatch`. Watching again changes what for. */
+  watch(fd: number, events: number, ready: (revents: number) => void): void;
+  unwatch(fd: number): void;
+  /** Timers, for sessions of another kind on this thread. */
+  readonly timers: TimerQueue;
   /** Leave after the handler or message at hand. The mount stays, unserved. */
   stop(): void;
 }
@@ -67,7 +74,13 @@ class Reactor {
   readonly #session: FuseSession;
   readonly #timers: TimerQueue;
   readonly #nowMs = monotonic();
-  readonly #polled: PollSet;
+  #polled: PollSet;
+  readonly #watched = new Map<
+    number,
+    { readonly events: number; readonly ready: (revents: number) => void }
+  >();
+  /** The descriptors of `#polled` behind the first two; null: they are others by now. */
+  #polledFds: readonly number[] | null = [];
   readonly #spinMs: number;
   #credit = 0;
   #stopped = false;
@@ -103,11 +116,21 @@ class Reactor {
   run(): ReactorEnd {
     const control: ReactorControl = {
       session: this.#session,
+      timers: this.#timers,
+      watch: (fd, events, ready) => {
+        const before = this.#watched.get(fd)?.events;
+        this.#watched.set(fd, { events, ready });
+        if (before !== events) this.#polledFds = null;
+      },
+      unwatch: (fd) => {
+        if (this.#watched.delete(fd)) this.#polledFds = null;
+      },
       stop: () => {
         this.#stopped = true;
       },
     };
     this.#session.attach(this.#options.create(this.#session, control));
+    let turns = 0;
     while (!this.#stopped) {
       const code = this.#serve();
       if (code === -ENODEV || code === -ECONNABORTED) return 'unmounted';
@@ -117,8 +140,12 @@ class Reactor {
       }
       this.#timers.runDue(this.#failed);
       if (this.#stopped) break;
+      this.#endTurn();
       const dryMs = this.#nowMs();
-      if (this.#credit > 0 && this.#spinMs > 0 && this.#spin(dryMs)) continue;
+      if (this.#credit > 0 && this.#spinMs > 0 && this.#spin(dryMs)) {
+        if (this.#watched.size > 0 && ++turns % SPINS_PER_WAKE === 0) this.#lookAtWatched();
+        continue;
+      }
       this.#sleep(dryMs);
     }
     return 'stopped';
@@ -137,6 +164,8 @@ class Reactor {
       if (++served % BATCH === 0) {
         this.#timers.runDue(this.#failed);
         this.#wakeIfAsked();
+        if (this.#watched.size > 0) this.#lookAtWatched();
+        this.#endTurn();
         if (this.#stopped) return -EAGAIN;
       }
     }
@@ -160,7 +189,11 @@ class Reactor {
 
   #sleep(dryMs: number): void {
     const sleepMs = this.#timers.sleepMs();
-    if (sleepMs === 0) return;
+    if (sleepMs === 0) {
+      if (this.#watched.size > 0) this.#lookAtWatched();
+      return;
+    }
+    this.#setPolled();
     const ready = poll(this.#polled, Math.min(sleepMs, SLEEP_MS_MAX));
     if (ready < 0 && ready !== -EINTR) this.#options.log(`fuse: poll failed: ${errnoName(ready)}`);
     if (ready <= 0) return;
@@ -168,6 +201,35 @@ class Reactor {
       if (this.#credit < CREDIT_MAX) this.#credit++;
     }
     if (this.#polled.revents(1) !== 0) this.#wake();
+    this.#callWatched();
+  }
+
+  #setPolled(): void {
+    if (this.#polledFds !== null) return;
+    const { fd, wakeFd } = this.#options;
+    this.#polledFds = [...this.#watched.keys()];
+    const watched = [...this.#watched].map(([each, { events }]) => ({ fd: each, events }));
+    this.#polled = new PollSet([{ fd, events: POLLIN }, { fd: wakeFd, events: POLLIN }, ...watched]);
+  }
+
+  /** Serves the other descriptors when the device is never dry. */
+  #lookAtWatched(): void {
+    this.#setPolled();
+    if (poll(this.#polled, 0) > 0) this.#callWatched();
+  }
+
+  #callWatched(): void {
+    const { words } = this.#polled;
+    const fds = this.#polledFds ?? [];
+    for (const [index, fd] of fds.entries()) {
+      const revents = (words[(index + 2) * 2 + 1]! >> 16) & 0xffff;
+      if (revents === 0) continue;
+      try {
+        this.#watched.get(fd)?.ready(revents);
+      } catch (error) {
+        this.#failed(error);
+      }
+    }
   }
 
   /** Between batches: the device is never dry under load, and messages must not starve. */
@@ -179,6 +241,14 @@ class Reactor {
   #wake(): void {
     eventfdDrain(this.#options.wakeFd);
     this.#callOnWake();
+  }
+
+  #endTurn(): void {
+    try {
+      this.#options.onTurnEnd?.();
+    } catch (error) {
+      this.#failed(error);
+    }
   }
 
   #callOnWake(): void {

@@ -79,6 +79,8 @@ export interface SessionOptions {
   /** 1 or 2: see `InitOptions`. */
   readonly maxStackDepth: number;
   readonly pageBytes: number;
+  /** Added to every visible thread id, so that those of several machines differ. Default 0. */
+  readonly pidBase?: number;
   /** One line that somebody should read. */
   readonly log: (line: string) => void;
 }
@@ -124,6 +126,7 @@ export class FuseSession implements FuseApi, DecodeContext {
   readonly #words = new Uint32Array(this.#out.buffer, this.#out.byteOffset, READ_BUFFER_BYTES / 4);
   readonly #dirents: DirentBuffer;
   readonly #backing = new Uint8Array(16);
+  readonly #pidBase: number;
   #handlers: Handlers | null = null;
   #trace: ((event: TraceEvent) => void) | null = null;
   readonly #startedMs = new Map<number, number>();
@@ -131,6 +134,7 @@ export class FuseSession implements FuseApi, DecodeContext {
   constructor(options: SessionOptions) {
     this.#options = options;
     this.#device = options.device;
+    this.#pidBase = options.pidBase ?? 0;
     this.#dirents = new DirentBuffer((req, bytes, words, length) =>
       this.#sendFrom(req, bytes, words, length),
     );
@@ -186,7 +190,7 @@ export class FuseSession implements FuseApi, DecodeContext {
       nodeid: message.nodeid,
       uid: message.uid,
       gid: message.gid,
-      pid: message.pid,
+      pid: message.pid === 0 ? 0 : message.pid + this.#pidBase,
     };
     if (opcode < OPCODES) this.requests[opcode]!++;
     if (this.#trace !== null) this.#traceRequest(req);

@@ -110,6 +110,7 @@ export const {
   ELOOP,
   ENODATA,
   EPROTO,
+  ENOTCONN,
   EOVERFLOW,
   EMSGSIZE,
   EOPNOTSUPP,

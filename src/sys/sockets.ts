@@ -1,7 +1,17 @@
 /** Unix sockets (unix(7)): a descriptor passed over a pair (how fusermount3 hands over /dev/fuse), names, peers. */
 import koffi from 'koffi';
-import { AF_UNIX, MSG_CMSG_CLOEXEC } from './constants.ts';
-import { EPROTO } from './errno.ts';
+import {
+  AF_UNIX,
+  F_GETFL,
+  F_SETFL,
+  MSG_CMSG_CLOEXEC,
+  O_NONBLOCK,
+  SOCK_CLOEXEC,
+  SOCK_STREAM,
+} from './constants.ts';
+import { ENAMETOOLONG, EPROTO } from './errno.ts';
+import { close } from './files.ts';
+import { fcntl } from './io.ts';
 import { bind, result } from './libc.ts';
 
 const c = {
@@ -10,6 +20,11 @@ const c = {
   getsockname: bind('getsockname', 'int', ['int', 'void *', 'void *']),
   getpeername: bind('getpeername', 'int', ['int', 'void *', 'void *']),
   getsockopt: bind('getsockopt', 'int', ['int', 'int', 'int', 'void *', 'void *']),
+  socket: bind('socket', 'int', ['int', 'int', 'int']),
+  bind: bind('bind', 'int', ['int', 'void *', 'uint32']),
+  connect: bind('connect', 'int', ['int', 'void *', 'uint32']),
+  listen: bind('listen', 'int', ['int', 'int']),
+  accept4: bind('accept4', 'int', ['int', 'void *', 'void *', 'int']),
 };
 
 const pair = new Int32Array(2);
@@ -65,4 +80,51 @@ export function socketPeerPid(socket: number): number {
   const length = new Uint32Array([12]);
   const code = result(c.getsockopt(socket, SOL_SOCKET, SO_PEERCRED, ucred, length));
   return code < 0 ? code : ucred[0]!;
+}
+
+/** `struct sockaddr_un` for a path, or null when it is too long. */
+function unixAddress(path: string): Buffer | null {
+  const bytes = Buffer.from(path);
+  if (bytes.length > SOCKADDR_UN_BYTES - 3) return null;
+  const address = Buffer.alloc(2 + bytes.length + 1);
+  address.writeUInt16LE(AF_UNIX, 0);
+  bytes.copy(address, 2);
+  return address;
+}
+
+function onUnix(path: string, use: (fd: number, address: Buffer) => number): number {
+  const address = unixAddress(path);
+  if (address === null) return -ENAMETOOLONG;
+  const fd = result(c.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (fd < 0) return fd;
+  const code = use(fd, address);
+  if (code >= 0) return fd;
+  close(fd);
+  return code;
+}
+
+/** A socket that listens at a new path, not blocking, or `-errno`. Its mode is what the umask leaves. */
+export function listenUnix(path: string, backlog = 16): number {
+  const fd = onUnix(path, (socket, address) => {
+    const code = result(c.bind(socket, address, address.length));
+    return code < 0 ? code : result(c.listen(socket, backlog));
+  });
+  if (fd >= 0) setNonblocking(fd);
+  return fd;
+}
+
+/** A stream connected to the socket at this path, not blocking, or `-errno`. */
+export function connectUnix(path: string): number {
+  const fd = onUnix(path, (socket, address) => result(c.connect(socket, address, address.length)));
+  if (fd >= 0) setNonblocking(fd);
+  return fd;
+}
+
+/** The next connection of a listening socket, not blocking, or `-errno`. */
+export function accept(fd: number): number {
+  return result(c.accept4(fd, null, null, SOCK_CLOEXEC | O_NONBLOCK));
+}
+
+function setNonblocking(fd: number): void {
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 }
