@@ -250,6 +250,20 @@ export const MOUNT_OPTIONS = {
     parse: oneOf('auto', 'on', 'off'),
     fallback: 'auto',
   }),
+  serve: spec<string | undefined>({
+    flag: 'serve',
+    value: 'FILE',
+    help: 'a Unix socket to be made, at which `gate mount --remote` on other machines finds the view (default: none)',
+    parse: text,
+    fallback: undefined,
+  }),
+  remoteTtlMs: spec({
+    flag: 'remote-ttl-ms',
+    value: 'MS',
+    help: 'how long a remote mount may be without a connection before its open files are given up',
+    parse: integer(100, 3_600_000),
+    fallback: 15_000,
+  }),
   attrValidMs: spec<number | undefined>({
     flag: 'attr-valid-ms',
     value: 'MS',

@@ -37,9 +37,9 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
   broker: { summary: 'run the broker alone, in the foreground', load: () => import('./commands/broker.ts') },
   mount: { summary: 'run one mount alone, in the foreground', load: () => import('./commands/mount.ts') },
   sftp: { summary: 'the view for sshfs, sftp and scp', load: () => import('./commands/sftp.ts') },
-  sync: {
-    summary: 'bring a repository and its copy in another machine together',
-    load: () => import('./commands/sync.ts'),
+  serve: {
+    summary: "join input and output to a view's socket, for a remote mount",
+    load: () => import('./commands/serve.ts'),
   },
   unmount: { summary: 'unmount a view by its mount point', load: () => import('./commands/unmount.ts') },
   version: {

@@ -13,6 +13,10 @@ export interface AnswerParts {
   readonly validity: Validity;
   /** Null: changes beside the view are not followed. */
   readonly watch: Watch | null;
+  /** Null: the kernel that is answered is this machine's. */
+  readonly remote: unknown;
+  /** True while somebody writes to the file in a way that the kernel which we answer does not see. */
+  readonly isWrittenUnseen: (node: Node) => boolean;
   readonly wallMs: () => number;
 }
 
@@ -36,14 +40,16 @@ export class Answers {
    * ask again. Of writes that do come through FUSE it marks the attributes stale itself.
    */
   attrValidMs(node: Node): number {
-    const { validity, watch, view } = this.#parts;
-    if (node.replays > 0 || (node.writers > 0 && view.options.passthrough)) return 0;
+    const { validity, watch } = this.#parts;
+    if (node.replays > 0 || (node.writers > 0 && this.#parts.isWrittenUnseen(node))) return 0;
     const validMs = watch?.follows(node) ? validity.followedMs : validity.ms;
     if (validMs > 0) this.#tells(node);
     return validMs;
   }
 
   #tells(node: Node): void {
+    // Another kernel may remember something else by now, and be on the way to hear of it.
+    if (this.#parts.remote !== null) this.#parts.view.looked(node, scratch);
     node.told ??= new Told();
     node.told.ctimeSec = scratch.ctimeSec;
     node.told.ctimeNsec = scratch.ctimeNsec;

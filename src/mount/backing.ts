@@ -18,7 +18,8 @@ export interface Route {
   readonly backingId: number;
 }
 
-const CACHED: Route = { flags: 0, backingId: 0 };
+/** Through the kernel's page cache, and us. */
+export const CACHED: Route = { flags: 0, backingId: 0 };
 
 /** BACKING_OPEN asks for it. */
 const USER_BACKING_CAPS = sys.USER_CAPS | (1 << sys.CAP_SYS_ADMIN);

@@ -46,6 +46,10 @@ export class Directories {
     this.#listings.delete(fh);
   }
 
+  end(): void {
+    for (const fh of [...this.#listings.keys()]) this.close(fh);
+  }
+
   /** READDIR; with `plus` READDIRPLUS, which tells the kernel of a node for each name but the dots. */
   list(req: Request, fh: number, offset: number, size: number, plus: boolean): void {
     const listing = this.#listings.get(fh);

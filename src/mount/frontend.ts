@@ -8,9 +8,10 @@
  * the broker under a kernel lock.
  */
 import type { PathString } from '../base/bytes.ts';
+import { FUSE_OPEN_KILL_SUIDGID, FUSE_WRITE_KILL_SUIDGID } from '../fuse/abi.ts';
 import type { FuseApi, Handlers, Request, SetattrArgs } from '../fuse/types.ts';
 import * as sys from '../sys/index.ts';
-import type { Actor, Caller } from '../view/actors.ts';
+import type { Actor } from '../view/actors.ts';
 import type { Handle } from '../view/handle.ts';
 import type { Grant } from '../view/locks.ts';
 import type { Node } from '../view/node.ts';
@@ -19,19 +20,17 @@ import * as ops from '../view/ops.ts';
 import { scratch } from '../view/scratch.ts';
 import type { View } from '../view/view.ts';
 import { Answers } from './answers.ts';
-import { Backing, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE } from './backing.ts';
+import { Backing, CACHED, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE } from './backing.ts';
 import { Directories } from './directories.ts';
+import type { Door, Doors, RemoteKernel } from './doors.ts';
 import { keepsPages } from './pages.ts';
 import { hasInode, wantsToStop } from './proc.ts';
-import { Replays, type Run } from './replay.ts';
+import { callerOf, Replays, type Run } from './replay.ts';
 import { OUTSIDE_MS, type Validity } from './validity.ts';
-import { VIRTUAL_DIRECTORY, type VirtualFile, VirtualFiles } from './virtual.ts';
+import { VIRTUAL_DIRECTORY, type VirtualFile, type VirtualFiles } from './virtual.ts';
 import type { Watch } from './watch.ts';
 import * as xattrs from './xattrs.ts';
 
-/** FUSE_OPEN_KILL_SUIDGID, FUSE_WRITE_KILL_SUIDGID (linux/fuse.h). */
-const OPEN_KILL_SUIDGID = 1;
-const WRITE_KILL_SUIDGID = 1 << 2;
 /** How often an interrupted wait looks again whether its caller really wants to stop. */
 const INTERRUPT_LOOK_MS = 100;
 /** One copy_file_range is cut to this, so that it does not hold up everybody; the caller goes on (copy_file_range(2)). */
@@ -44,20 +43,27 @@ export interface FrontendParts {
   /** Null: changes beside the view are not followed. */
   readonly watch: Watch | null;
   readonly passthrough: boolean;
+  /** All front ends of the view. */
+  readonly doors: Doors;
+  /** Null: the kernel that is served is this machine's. */
+  readonly remote: RemoteKernel | null;
+  readonly virtual: VirtualFiles;
   /** `user.gate` of the root. */
   readonly about: string;
+  /** Has the kernel forget a name, from where that may wait. */
+  readonly forgetName: (parent: number, name: PathString) => void;
   readonly wallMs: () => number;
   /** Runs a slow call elsewhere. */
   readonly slow: (call: 'fsync' | 'fdatasync' | 'syncfs', fd: number, done: (result: number) => void) => void;
   readonly who: (done: (text: string) => void) => void;
 }
 
-export class Frontend implements Handlers {
+export class Frontend implements Handlers, Door {
   readonly #view: View;
   readonly #api: FuseApi;
   readonly #parts: FrontendParts;
   readonly #replays: Replays;
-  readonly #backing: Backing;
+  readonly #backing: Backing | null;
   readonly #virtual: VirtualFiles;
   readonly #openings = new Map<number, { req: Request; opening: Opening }>();
   readonly #answers: Answers;
@@ -70,25 +76,57 @@ export class Frontend implements Handlers {
     this.#parts = parts;
     this.#view = parts.view;
     this.#api = parts.api;
-    this.#virtual = new VirtualFiles(parts.view.tree);
-    this.#backing = new Backing(parts.view, parts.api, parts.passthrough);
-    this.#answers = new Answers(parts, this.#virtual);
+    this.#virtual = parts.virtual;
+    this.#backing = parts.remote === null ? new Backing(parts.view, parts.api, parts.passthrough) : null;
+    const isWrittenUnseen = (node: Node) => this.#isWrittenUnseen(node);
+    this.#answers = new Answers({ ...parts, isWrittenUnseen }, this.#virtual);
     this.#directories = new Directories(parts.view, parts.api, this.#answers, parts.watch);
     this.#replays = new Replays(parts.view, parts.api, (req, node) => this.#answers.getattr(req, node));
+    parts.doors.add(this);
     this.#view.onChanged = (node) => {
       node.settledMs = parts.wallMs();
       node.told = null;
       if (node.writers === 0) parts.watch?.settled(node);
-      if (node.lookups > 0) this.#api.notifyInvalInode(node.id, -1, 0);
+      parts.doors.changed(null, node);
     };
     this.#view.onOutdated = (node) => {
       node.told = null;
-      this.#api.notifyInvalInode(node.id, -1, 0);
+      parts.doors.changed(null, node);
     };
   }
 
   get passthrough(): boolean {
-    return this.#backing.possible;
+    return this.#backing?.possible ?? false;
+  }
+
+  // ------------------------------------------------------------ other doors
+
+  attributesChanged(node: Node): void {
+    if (node.lookups > 0) this.#api.notifyInvalInode(node.id, -1, 0);
+  }
+
+  nameChanged(parent: Node, name: PathString): void {
+    if (parent.lookups === 0) return;
+    this.#api.notifyInvalInode(parent.id, -1, 0);
+    this.#parts.forgetName(parent.id, name);
+  }
+
+  /** With passthrough nobody's writes are seen; else those through this door. */
+  #isWrittenUnseen(node: Node): boolean {
+    if (this.#parts.passthrough) return true;
+    let own = 0;
+    for (const handle of node.handles) if (handle.writes && handle.door === this) own++;
+    return node.writers > own;
+  }
+
+  /** Nobody is behind this door any more. */
+  end(): void {
+    this.#parts.doors.remove(this);
+    for (const { opening } of this.#openings.values()) opening.cancel();
+    this.#openings.clear();
+    this.#replays.end();
+    this.#directories.end();
+    for (const handle of [...this.#view.handles.values()]) if (handle.door === this) this.#close(handle);
   }
 
   // ------------------------------------------------------------ names and attributes
@@ -133,7 +171,7 @@ export class Frontend implements Handlers {
     if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
     if (req.pid === this.waker && req.pid !== 0) return this.#wakes(req, node, args);
     const handle = args.fh === undefined ? undefined : this.#view.handles.get(args.fh);
-    if (handle !== undefined) {
+    if (handle?.door === this) {
       if (args.size !== undefined && handle.grant !== null)
         this.#view.sweeps.cutting(this.#actor(req), node, args.size);
       return void this.#setattr(req, node, args, handle);
@@ -170,6 +208,8 @@ export class Frontend implements Handlers {
    */
   #comesByPath(req: Request, node: Node): boolean {
     if (node.handles.size === 0 && !node.isDirectory) return true;
+    const { remote } = this.#parts;
+    if (remote !== null) return !remote.hasInode(req.pid);
     return !hasInode(req.pid, String(this.#view.tree.inoOf(node)));
   }
 
@@ -183,7 +223,10 @@ export class Frontend implements Handlers {
           ? fd
           : ops.setattr(this.#view, callerOf(req), node, { ...args, killPriv: args.killSuidgid }, fd);
     if (error < 0) this.#api.replyError(req, -error);
-    else this.#answers.changed(req, node);
+    else {
+      this.#parts.doors.changed(this, node);
+      this.#answers.changed(req, node);
+    }
     return error >= 0;
   }
 
@@ -209,7 +252,7 @@ export class Frontend implements Handlers {
     // bind(2) makes a socket and is never retried: its new name is made at once.
     if ((mode & sys.S_IFMT) !== sys.S_IFSOCK) return this.#make(req, 'mknod', name, run);
     const parent = this.#directory(req, name);
-    if (parent !== undefined) this.#answers.entry(req, run(parent));
+    if (parent !== undefined) this.#made(req, parent, name, run(parent));
   }
 
   symlink(req: Request, name: PathString, target: Buffer): void {
@@ -226,9 +269,14 @@ export class Frontend implements Handlers {
     const parent = this.#directory(req, name);
     if (parent === undefined) return;
     this.#replays.arrive(req, { op, parent, name }, (grant) => {
-      this.#answers.entry(req, run(parent));
+      this.#made(req, parent, name, run(parent));
       grant?.release();
     });
+  }
+
+  #made(req: Request, parent: Node, name: PathString, made: Node | number): void {
+    if (typeof made !== 'number') this.#parts.doors.named(this, parent, name);
+    this.#answers.entry(req, made);
   }
 
   unlink(req: Request, name: PathString): void {
@@ -239,16 +287,21 @@ export class Frontend implements Handlers {
         grant === null ? null : this.#view.sweeps.losing(this.#actor(req), parent, name, 'removed');
       const error = ops.unlink(this.#view, parent, name);
       if (error < 0) undo?.();
-      this.#answers.status(req, error);
+      this.#gone(req, parent, name, error);
       grant?.release();
     });
+  }
+
+  #gone(req: Request, parent: Node, name: PathString, error: number): void {
+    if (error >= 0) this.#parts.doors.named(this, parent, name);
+    this.#answers.status(req, error);
   }
 
   rmdir(req: Request, name: PathString): void {
     const parent = this.#directory(req, name);
     if (parent === undefined) return;
     this.#replays.arrive(req, { op: 'rmdir', parent, name }, (grant) => {
-      this.#answers.status(req, ops.rmdir(this.#view, parent, name));
+      this.#gone(req, parent, name, ops.rmdir(this.#view, parent, name));
       grant?.release();
     });
   }
@@ -276,7 +329,8 @@ export class Frontend implements Handlers {
       const error = ops.rename(this.#view, parent, name, newParent, newName, flags, grant, plan.handsOver);
       if (error < 0) undo?.();
       if (error === 0 && lands) overwrites.replaced(caller, newParent, newName);
-      this.#answers.status(req, error);
+      if (error === 0) this.#parts.doors.named(this, newParent, newName);
+      this.#gone(req, parent, name, error);
     });
   }
 
@@ -286,7 +340,7 @@ export class Frontend implements Handlers {
     const node = this.#view.tree.node(oldNodeid);
     if (node === undefined || node.virtual !== null) return void this.#api.replyError(req, sys.EXDEV);
     this.#replays.arrive(req, { op: 'link', node, parent, name: newName }, (grant, plan) => {
-      this.#answers.entry(req, ops.link(this.#view, node, parent, newName, grant, plan.handsOver));
+      this.#made(req, parent, newName, ops.link(this.#view, node, parent, newName, grant, plan.handsOver));
       this.#view.onChanged(node);
     });
   }
@@ -300,7 +354,7 @@ export class Frontend implements Handlers {
     const dentry = node.dentry;
     if (dentry !== undefined) this.#replays.opened(req.pid, dentry.parent, dentry.name);
     const caller = callerOf(req);
-    const killPriv = (openFlags & OPEN_KILL_SUIDGID) !== 0;
+    const killPriv = (openFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
     const now = this.#view.openNow(caller, node, flags, killPriv);
     if (now !== null) {
       if (typeof now === 'number') this.#api.replyError(req, -now);
@@ -319,14 +373,19 @@ export class Frontend implements Handlers {
 
   #replyOpen(req: Request, handle: Handle): void {
     const { node } = handle;
+    const { remote, doors, wallMs } = this.#parts;
+    handle.door = this;
+    if (handle.writes) doors.changed(this, node);
     // What a mapping writes the kernel is not told: from now on it must ask, see attrValidMs of answers.ts.
     const { validity, watch } = this.#parts;
     const validMs = watch === null ? validity.ms : validity.followedMs;
     if (handle.writes && node.writers === 1 && this.#view.options.passthrough && validMs > OUTSIDE_MS)
       this.#api.notifyInvalInode(node.id, -1, 0);
-    const route = this.#backing.open(handle, callerOf(req));
+    const route = this.#backing?.open(handle, callerOf(req)) ?? CACHED;
     const fd = route.backingId === 0 ? this.#view.fdOf(handle) : 0;
-    const keeps = route.backingId === 0 && fd >= 0 && keepsPages(handle, fd, this.#parts.wallMs);
+    const cache = remote === null ? node : remote.pagesOf(node);
+    const keeps = route.backingId === 0 && fd >= 0 && keepsPages(handle, fd, cache, wallMs);
+    if (fd >= 0) remote?.opened(req, handle, fd, !keeps);
     const flags = keeps ? route.flags | FOPEN_KEEP_CACHE : route.flags;
     if (fd >= 0 && this.#api.replyOpen(req, { fh: handle.id, flags, backingId: route.backingId }) >= 0)
       return;
@@ -354,6 +413,7 @@ export class Frontend implements Handlers {
         this.#api.replyError(req, exists ? (second ? sys.EBUSY : sys.ESTALE) : -made);
         return;
       }
+      this.#parts.doors.named(this, parent, name);
       this.#created(req, made, flags, grant, openFlags);
     });
   }
@@ -368,8 +428,9 @@ export class Frontend implements Handlers {
         const handle = this.#view.addHandle(made.node, flags, actor, grant);
         handle.fd = made.fd;
         handle.made = true;
+        handle.door = this;
         this.#view.overwrites.created(handle, actor);
-        const route = this.#backing.open(handle, callerOf(req));
+        const route = this.#backing?.open(handle, callerOf(req)) ?? CACHED;
         this.#answers.filled.attrValidMs = this.#answers.attrValidMs(made.node);
         if (this.#api.replyCreate(req, this.#answers.filled, { fh: handle.id, ...route }) >= 0) return;
         this.#close(handle);
@@ -399,11 +460,15 @@ export class Frontend implements Handlers {
     else this.#api.replyData(req, got === place.length ? place : place.subarray(0, got));
   }
 
-  write(req: Request, fh: number, offset: number, data: Buffer, writeFlags: number, _flags: number): void {
+  write(req: Request, fh: number, asked: number, data: Buffer, writeFlags: number, flags: number): void {
     const handle = this.#handle(req, fh);
     if (handle === undefined) return;
     const fd = this.#view.fdOf(handle);
-    const kills = (writeFlags & WRITE_KILL_SUIDGID) !== 0;
+    // Where the end is a kernel does not know while somebody else writes, too.
+    const appends = this.#view.shared && (flags & sys.O_APPEND) !== 0;
+    const offset = appends && sys.fstatx(fd, scratch) === 0 ? scratch.size : asked;
+    if (offset !== asked) this.#api.notifyInvalInode(handle.node.id, 0, 0);
+    const kills = (writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0;
     const put = fd < 0 ? fd : this.#view.modify(callerOf(req), fd, kills, () => sys.pwrite(fd, data, offset));
     if (put < 0) this.#api.replyError(req, -put);
     else this.#api.replyWrite(req, put);
@@ -411,12 +476,12 @@ export class Frontend implements Handlers {
 
   release(req: Request, fh: number): void {
     const handle = this.#view.handles.get(fh);
-    if (handle !== undefined) this.#close(handle);
+    if (handle?.door === this) this.#close(handle);
     this.#api.replyOk(req);
   }
 
   #close(handle: Handle): void {
-    if (handle.node.virtual === null) this.#backing.close(handle);
+    if (handle.node.virtual === null) this.#backing?.close(handle);
     this.#view.close(handle);
   }
 
@@ -543,7 +608,9 @@ export class Frontend implements Handlers {
   #changeXattr(req: Request, node: Node, change: (fd: number) => number): void {
     if (node.virtual !== null) return void this.#api.replyError(req, sys.EACCES);
     const run: Run = (grant) => {
-      this.#answers.status(req, change(this.#view.tree.fd(node)));
+      const error = change(this.#view.tree.fd(node));
+      if (error >= 0) this.#parts.doors.changed(this, node);
+      this.#answers.status(req, error);
       grant?.release();
     };
     this.#replays.arrive(req, { op: 'setattr', node }, run, () => this.#comesByPath(req, node));
@@ -553,11 +620,12 @@ export class Frontend implements Handlers {
 
   /** A signal hit a waiting caller. It gives up only if the signal ends or interrupts it for good; else we look again. */
   interrupt(unique: number): void {
+    const stops = (tid: number) => this.#parts.remote?.wantsToStop(tid) ?? wantsToStop(tid);
     const waiting = this.#openings.get(unique);
     const state =
       waiting === undefined
-        ? this.#replays.interrupt(unique, wantsToStop)
-        : wantsToStop(waiting.req.pid)
+        ? this.#replays.interrupt(unique, stops)
+        : stops(waiting.req.pid)
           ? 'stopped'
           : 'goes on';
     if (state === 'goes on') this.#api.setTimer(INTERRUPT_LOOK_MS, () => this.interrupt(unique));
@@ -596,8 +664,9 @@ export class Frontend implements Handlers {
 
   #handle(req: Request, fh: number): Handle | undefined {
     const handle = this.#view.handles.get(fh);
-    if (handle !== undefined && !this.#view.isLost(handle)) return handle;
-    this.#api.replyError(req, handle === undefined ? sys.EBADF : sys.ESTALE);
+    const ours = handle?.door === this;
+    if (ours && !this.#view.isLost(handle)) return handle;
+    this.#api.replyError(req, ours ? sys.ESTALE : sys.EBADF);
     return undefined;
   }
 
@@ -615,6 +684,7 @@ export class Frontend implements Handlers {
     const open = (text: string) => {
       const handle = this.#view.addHandle(node, sys.O_RDONLY, { owner: '', pid: 0, who: {} }, null);
       handle.snapshot = Buffer.from(text);
+      handle.door = this;
       if (this.#api.replyOpen(req, { fh: handle.id, flags: FOPEN_DIRECT_IO }) < 0) this.#close(handle);
     };
     if ((node.virtual as VirtualFile) === 'who') this.#parts.who(open);
@@ -623,8 +693,4 @@ export class Frontend implements Handlers {
         open(this.#view.why.text(actor.owner, this.#view.clock.nowMs())),
       );
   }
-}
-
-function callerOf(req: Request): Caller {
-  return { tid: req.pid, uid: req.uid, gid: req.gid };
 }

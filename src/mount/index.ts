@@ -10,6 +10,7 @@
  * It ends when the mount is unmounted, by us or by anybody. What happens to its locks when it is killed is the broker's
  * business: they are freed when its session's time is over.
  */
+import { rmSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { delay, systemClock } from '../base/clock.ts';
 import { GateError } from '../base/errors.ts';
@@ -91,7 +92,9 @@ async function serve(
   let threads: Threads;
   try {
     const watchGroup = watchOf(options, root.fd, log);
-    threads = startThreads(options, { fuseFd, rootFd: root.fd, privileged, passthrough, volume, watchGroup });
+    const listenFd = options.serve === undefined ? -1 : listen(options.serve.socket);
+    const started = { fuseFd, rootFd: root.fd, privileged, passthrough, volume, watchGroup, listenFd };
+    threads = startThreads(options, started);
   } catch (error) {
     await unmountFuse(mountPoint, { lazy: true });
     throw error;
@@ -131,6 +134,7 @@ async function serve(
   const unmounted = new Promise<void>((done) => {
     const end = async (unclean: boolean) => {
       wakes.close();
+      if (options.serve !== undefined) rmSync(options.serve.socket, { force: true });
       await rescuer.stop();
       await threads.stop();
       await keeper.close(unclean);
@@ -147,6 +151,7 @@ async function serve(
         threads.send({ t: 'text', id: message.id, text: await waitsAsText(keeper.session, volume) });
       else if (message.t === 'wake') wakes.add(message.paths);
       else if (message.t === 'waker') wakes.ready(message.pid);
+      else if (message.t === 'tell_kernel') await sys.writeAsync(fuseFd, message.message);
       else if (message.t === 'log') log[message.level](message.message);
       else relay.handle(message);
     };
@@ -188,6 +193,22 @@ function watchOf(options: MountOptions, rootFd: number, log: Logger): number | n
   if (watch === 'on') throw new GateError('invalid_request', message);
   log.debug(message);
   return null;
+}
+
+/** A socket that only this user and root may connect to. What a dead view left there gives way; a living one does not. */
+function listen(path: string): number {
+  const living = sys.connectUnix(path);
+  if (living >= 0) {
+    sys.close(living);
+    throw new GateError('conflict', `another view serves at ${path}`);
+  }
+  rmSync(path, { force: true });
+  const before = process.umask(0o177);
+  const fd = sys.listenUnix(path);
+  process.umask(before);
+  if (fd < 0)
+    throw new GateError('invalid_request', `no socket can be made at ${path}: ${sys.errnoName(fd)}`);
+  return fd;
 }
 
 function slow(call: 'fsync' | 'fdatasync' | 'syncfs', fd: number): Promise<number> {

@@ -112,7 +112,7 @@ export class Lookout {
       blockers: wait.blockers.map(({ owner, state, who, path }) => ({
         owner,
         holds: state === 'holds',
-        pid: who?.pid ?? 0,
+        pid: who?.host === undefined ? (who?.pid ?? 0) : 0,
         path,
       })),
     };

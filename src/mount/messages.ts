@@ -67,6 +67,8 @@ export type FromReactor =
   | { readonly t: 'wake'; readonly paths: readonly string[] }
   /** The reactor knows the waker. */
   | { readonly t: 'waker'; readonly pid: number }
+  /** A notification whose writing may wait for the reactor itself. */
+  | { readonly t: 'tell_kernel'; readonly message: Uint8Array }
   /** `writers`: handles that were still open for writing. */
   | { readonly t: 'ended'; readonly why: string; readonly writers: number };
 
@@ -148,6 +150,20 @@ export interface WatchData {
   readonly wakeFd: number;
 }
 
+/** What remote clients are served with. */
+export interface ServeData {
+  readonly listenFd: number;
+  /** Content of `user.gate` of the root, over there. */
+  readonly about: string;
+  readonly version: string;
+  readonly volume: string;
+  /** Of the root's folder. */
+  readonly name: string;
+  /** Of the root. */
+  readonly owner: { readonly uid: number; readonly gid: number };
+  readonly ttlMs: number;
+}
+
 /** What the reactor's thread is started with. */
 export interface ReactorData {
   readonly fuseFd: number;
@@ -173,6 +189,8 @@ export interface ReactorData {
   readonly about: string;
   /** One owner for everybody in this view. */
   readonly owner: string | undefined;
+  /** The socket for remote clients; null: there is none. */
+  readonly serve: ServeData | null;
   /** To the main thread. */
   readonly main: MessagePort;
   readonly prober: MessagePort;

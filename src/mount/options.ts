@@ -47,6 +47,8 @@ export interface MountOptions {
   readonly staleWrites?: StalePolicy;
   /** How much of what would be lost is kept, and for how long. */
   readonly bounds?: Bounds;
+  /** A Unix socket at which remote clients find the view, and how long their sessions outlive a connection. */
+  readonly serve?: { readonly socket: string; readonly ttlMs: number } | undefined;
   readonly logLevel: LogLevel;
 }
 

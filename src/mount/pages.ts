@@ -13,20 +13,26 @@ const MASK = sys.STATX_BASIC_STATS;
  *
  * A write shows by the change time, unless it came within the same tick as the one before. A store to a mapping shows only when it
  * is the first to that page, so nobody may have the file open for writing when its version is taken: whoever comes later shows.
+ * `scratch` has the file's attributes afterwards.
+ *
  * Writes through the view change the version too, so they cost the pages, although those are right; with AUTO_INVAL_DATA the kernel
  * drops them anyway when it sees the new modification time.
  */
-export function keepsPages(handle: Handle, fd: number, wallMs: () => number): boolean {
-  const { node } = handle;
+export function keepsPages(handle: Handle, fd: number, cache: CachedPages, wallMs: () => number): boolean {
   if (sys.fstatx(fd, scratch, MASK) < 0) {
-    node.pages = null;
+    cache.pages = null;
     return false;
   }
-  if (node.pages !== null && isSame(node.pages)) return true;
-  node.pages = null;
+  if (cache.pages !== null && isSame(cache.pages)) return true;
+  cache.pages = null;
   const changedMs = scratch.ctimeSec * 1000 + scratch.ctimeNsec / 1e6;
-  if (node.writers === 0 && changedMs < wallMs() - TICK_MS && isUnwritten(fd)) node.pages = version();
+  if (handle.node.writers === 0 && changedMs < wallMs() - TICK_MS && isUnwritten(fd)) cache.pages = version();
   return false;
+}
+
+/** What a kernel has cached of one file. */
+export interface CachedPages {
+  pages: PagesVersion | null;
 }
 
 function isSame(pages: PagesVersion): boolean {

@@ -4,7 +4,7 @@
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { systemClock } from '../base/clock.ts';
-import { runReactor } from '../fuse/index.ts';
+import { encodeInvalEntry, runReactor } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
 import type { ViewClock } from '../view/actors.ts';
 import { DelegatedLocks } from '../view/delegate.ts';
@@ -13,10 +13,14 @@ import type { Rescued, RescueJob } from '../view/lost/messages.ts';
 import { Tree } from '../view/tree.ts';
 import { View } from '../view/view.ts';
 import { Actors } from './actors.ts';
-import { Frontend } from './frontend.ts';
+import { Doors } from './doors.ts';
+import { Frontend, type FrontendParts } from './frontend.ts';
 import type { FromProber, FromReactor, FromWatcher, ReactorData, ToReactor, ToWatcher } from './messages.ts';
 import { MessageLockPort } from './port.ts';
-import { validityOf } from './validity.ts';
+import { AllActors } from './remote-actors.ts';
+import { RemoteServer } from './remote-server.ts';
+import { REMOTE_MS, validityOf } from './validity.ts';
+import { VirtualFiles } from './virtual.ts';
 import { WATCHED_DIRECTORIES_MAX, Watch } from './watch.ts';
 
 const data = workerData as ReactorData;
@@ -32,6 +36,17 @@ let actors: Actors | null = null;
 const validity = validityOf(data.attrValidMs, false);
 let frontend: Frontend | null = null;
 let watch: Watch | null = null;
+let server: RemoteServer | null = null;
+
+/** Also bounds how long a mistake of a cache on another machine can last. */
+const remoteValidity = {
+  get ms() {
+    return Math.min(validity.ms, REMOTE_MS);
+  },
+  get followedMs() {
+    return Math.min(validity.followedMs, REMOTE_MS);
+  },
+};
 
 function call(message: FromReactor & { id: number }, done: (answer: ToReactor) => void): void {
   waiting.set(message.id, done);
@@ -142,9 +157,11 @@ const why = runReactor({
   maxStackDepth: data.maxStackDepth,
   log: (message) => post({ t: 'log', level: 'warn', message }),
   pollWake: takeMessages,
-  create(api) {
+  onTurnEnd: () => server?.flush(),
+  create(api, control) {
     const resolver = new Actors(data.prober, data.mountDev, data.owner);
     actors = resolver;
+    const everybody = new AllActors(resolver);
     const clock: ViewClock = {
       nowMs: () => api.nowMs(),
       wallMs: systemClock.wallMs,
@@ -167,7 +184,7 @@ const why = runReactor({
       },
       clock,
       locks: delegated,
-      actors: resolver,
+      actors: everybody,
       hasAuthority,
       lost: new LostFolder(data.rootFd, systemClock.wallMs),
       events: {
@@ -188,28 +205,64 @@ const why = runReactor({
         api,
         group: data.watch.group,
         directoriesMax: WATCHED_DIRECTORIES_MAX,
-        notify: (messages) => toWatcher({ t: 'notify', messages }),
-        repeat: (messages) => toWatcher({ t: 'repeat', messages }),
+        notify: (messages) => {
+          server?.broadcast(Buffer.from(messages.buffer));
+          toWatcher({ t: 'notify', messages });
+        },
+        repeat: (messages) => {
+          server?.broadcast(Buffer.from(messages.buffer));
+          toWatcher({ t: 'repeat', messages });
+        },
         wake: (paths) => post({ t: 'wake', paths }),
         log: (message) => post({ t: 'log', level: 'warn', message }),
       });
+    const doors = new Doors();
+    const parts: Omit<FrontendParts, 'api' | 'validity' | 'remote' | 'passthrough' | 'forgetName' | 'about'> =
+      {
+        view: made,
+        doors,
+        watch,
+        virtual: new VirtualFiles(made.tree),
+        wallMs: systemClock.wallMs,
+        slow: (name, fd, done) =>
+          call({ t: 'slow', id: nextCall++, call: name, fd }, (answer) => {
+            if (answer.t === 'done') done(answer.result);
+          }),
+        who: (done) =>
+          call({ t: 'who', id: nextCall++ }, (answer) => {
+            if (answer.t === 'text') done(answer.text);
+          }),
+      };
     frontend = new Frontend({
-      view: made,
+      ...parts,
       api,
       validity,
-      watch,
+      remote: null,
       passthrough: data.passthrough,
+      // That takes the directory's lock, which an operation may have that only this thread can answer.
+      forgetName: (parent, name) => post({ t: 'tell_kernel', message: encodeInvalEntry(parent, name) }),
       about: data.about,
-      wallMs: systemClock.wallMs,
-      slow: (name, fd, done) =>
-        call({ t: 'slow', id: nextCall++, call: name, fd }, (answer) => {
-          if (answer.t === 'done') done(answer.result);
-        }),
-      who: (done) =>
-        call({ t: 'who', id: nextCall++ }, (answer) => {
-          if (answer.t === 'text') done(answer.text);
-        }),
     });
+    if (data.serve !== null) {
+      made.shared = true;
+      server = new RemoteServer({
+        ...data.serve,
+        control,
+        nowMs: () => api.nowMs(),
+        actors: everybody,
+        log: (level, message) => post({ t: 'log', level, message }),
+        frontend: (door) =>
+          new Frontend({
+            ...parts,
+            api: door.session,
+            validity: remoteValidity,
+            remote: door,
+            passthrough: false,
+            forgetName: (parent, name) => door.session.notifyInvalEntry(parent, name),
+            about: data.serve!.about,
+          }),
+      });
+    }
     return frontend;
   },
 });

@@ -5,6 +5,7 @@ import type { Delegated, GateSession, Grant, Push } from '../client/index.ts';
 import type { Announcer } from './announce.ts';
 import type { Lookout } from './lookout.ts';
 import type { FromReactor, ToReactor } from './messages.ts';
+import { TIDS } from './remote-actors.ts';
 import type { Verdict } from './standstill.ts';
 
 /** Between two tries to get the delegation that another view has. */
@@ -202,11 +203,13 @@ export class Relay {
 
   #acquire(message: FromReactor & { t: 'acquire' }): void {
     const { request } = message;
-    const { requestId, owner, kind, targets, waitMs, who, tid } = request;
+    const { requestId, owner, kind, targets, waitMs, who } = request;
+    // Another machine's threads are not in our /proc.
+    const tid = request.tid < TIDS ? request.tid : 0;
     const session = this.#session;
     this.#open.add(requestId);
     this.#announcer.asked(requestId, tid, targets[0]!.path, targets[0]!.mode);
-    this.#lookout.asked(request);
+    this.#lookout.asked({ ...request, tid });
     session.send(
       { op: 'acquire', requestId, owner, volume: this.#volume, kind, targets, waitMs, who },
       (answer) => {

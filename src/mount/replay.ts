@@ -72,7 +72,7 @@ export class Replays {
    * would have to wait: false when the caller may have come by a descriptor, which the kernel does not try again.
    */
   arrive(req: Request, op: PathOp, run: Run, replayable: () => boolean = () => true): void {
-    const caller = { tid: req.pid, uid: req.uid, gid: req.gid };
+    const caller = callerOf(req);
     const before = this.#byThread.get(req.pid);
     if (before !== undefined && sameOp(before.op, op) && (req.pid !== 0 || before.caller.uid === req.uid)) {
       this.#again(req, before, run);
@@ -132,6 +132,11 @@ export class Replays {
     const path = this.#view.pathIn(parent, name);
     if (grant !== null && path !== null) this.#view.kept.keep(tid, path, grant);
     else grant?.release();
+  }
+
+  /** Nobody comes back for any of them. */
+  end(): void {
+    for (const replay of [...this.#byThread.values()]) this.#drop(replay);
   }
 
   #begin(req: Request, caller: Caller, op: PathOp, plan: Plan): void {
@@ -225,4 +230,8 @@ function sameOp(a: PathOp, b: PathOp): boolean {
   return (
     !(a.op === 'rename' && b.op === 'rename') || (a.newParent === b.newParent && a.newName === b.newName)
   );
+}
+
+export function callerOf(req: Request): Caller {
+  return { tid: req.pid, uid: req.uid, gid: req.gid };
 }

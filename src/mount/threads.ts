@@ -1,12 +1,22 @@
 /** Starts the reactor and the prober, and carries the main thread's messages to and from the reactor. */
 import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { GateError } from '../base/errors.ts';
+import { version } from '../base/version.ts';
 import { mountAt } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
 import { DEFAULT_BOUNDS } from '../view/lost/bounds.ts';
-import type { FromReactor, ReactorData, StandstillAnswer, ToReactor, WatchData } from './messages.ts';
+import type {
+  FromReactor,
+  ReactorData,
+  ServeData,
+  StandstillAnswer,
+  ToReactor,
+  WatchData,
+} from './messages.ts';
 import { KNOWN_AGENTS, type MountOptions, NONBLOCK_WAITERS } from './options.ts';
 import type { LockWait, Verdict } from './standstill.ts';
 import type { WatcherData } from './watcher.ts';
@@ -22,6 +32,8 @@ export interface Started {
   readonly volume: string;
   /** A fanotify group; null: changes beside the view are not followed. */
   readonly watchGroup: number | null;
+  /** The socket for remote clients, or -1. */
+  readonly listenFd: number;
 }
 
 export interface Threads {
@@ -75,6 +87,7 @@ export function startThreads(options: MountOptions, started: Started): Threads {
     requestPrefix: `${randomBytes(4).toString('hex')}-`,
     about: JSON.stringify(about),
     owner: options.owner,
+    serve: started.listenFd < 0 ? null : serveData(options, started),
     main: main.port2,
     prober: prober.port1,
   };
@@ -123,6 +136,22 @@ function startWatcher(fuseFd: number, group: number, wakeFd: number): { thread: 
   const workerData: WatcherData = { fuseFd, group, ownFd, wakeFd, port: channel.port2 };
   const thread = new Worker(file('watcher.ts'), { workerData, transferList: [channel.port2] });
   return { thread, data: { group, port: channel.port1, wakeFd: ownFd } };
+}
+
+function serveData(options: MountOptions, { listenFd, rootFd, volume }: Started): ServeData {
+  const stat = new sys.StatBuf();
+  sys.fstatx(rootFd, stat);
+  const about = JSON.stringify({ volume, host: hostname(), root: options.root, remote: true });
+  const { uid, gid } = stat;
+  return {
+    listenFd,
+    about,
+    volume,
+    version: version(),
+    name: basename(options.root),
+    owner: { uid, gid },
+    ttlMs: options.serve!.ttlMs,
+  };
 }
 
 function file(name: string): string {

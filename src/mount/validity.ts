@@ -10,6 +10,8 @@ export const OUTSIDE_MS = 1000;
  * is never closed, a second name that a file gets where the view has never looked.
  */
 const FOLLOWED_MS = 600_000;
+/** Of a remote kernel, which is told of changes through other doors: at most. */
+export const REMOTE_MS = 60_000;
 /** Nobody else can change the tree below. */
 const ALONE_MS = 3_600_000;
 

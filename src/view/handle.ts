@@ -17,6 +17,8 @@ export class Handle {
   /** Descriptor of the file below, or -1: passthrough opens one only when something needs it. */
   fd = -1;
   passthrough = false;
+  /** The front end that it was opened through. */
+  door: unknown = null;
   /** The lock that it holds; null: excluded from locking, or joined another's. */
   grant: Grant | null = null;
   /** Its lock was lost (session gone): reads and writes through it answer ESTALE. */

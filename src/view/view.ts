@@ -86,6 +86,8 @@ export class View {
   onOutdated: (node: Node) => void = () => {};
   /** Who was sent to resolve a name again, because it led elsewhere or the inode has none. */
   readonly #resolving = new Set<number>();
+  /** There are several front ends: who writes through one is to be told to the others. */
+  shared = false;
   readonly #actors: ActorSource;
   readonly #events: ViewEvents;
   #nextHandle = 1;
@@ -495,7 +497,7 @@ export class View {
     const dentry = node.dentry;
     if (dentry !== undefined && this.exclusions.isRuleFile(dentry.parent, dentry.name))
       this.exclusions.changed();
-    if (node.writers === 0 && this.options.passthrough) {
+    if (node.writers === 0 && (this.options.passthrough || this.shared)) {
       if (!this.#isUnwritten(node)) this.onChanged(node);
       node.unwritten = null;
     }

@@ -30,6 +30,8 @@ export interface GateOptions {
   readonly delegation?: boolean;
   /** Mounted over its own root, with names and attributes remembered for long. Also by GATE_TEST_IN_PLACE=1, for all. */
   readonly inPlace?: boolean;
+  /** Serves remote mounts, whose sessions outlive their connections for so long. */
+  readonly serve?: { readonly ttlMs: number };
   /** The root is an ext4 of its own, of so many MiB. */
   readonly disk?: number;
   readonly mountFlags?: readonly string[];
@@ -47,6 +49,8 @@ export class Gate {
   readonly #inPlace: boolean;
   readonly #children = new Set<ChildProcess>();
   #second: { at: string; child: ChildProcess } | undefined;
+  /** Remote mounts, by their mount points. */
+  readonly remotes = new Map<string, ChildProcess>();
   broker!: ChildProcess;
   mounter!: ChildProcess;
   sftp: ChildProcess | undefined;
@@ -91,6 +95,8 @@ export class Gate {
     if (this.#options.passthrough === false || process.env.TEST_PASSTHROUGH === 'off')
       flags.push('--passthrough', 'off');
     if (this.#options.delegation === false) flags.push('--delegation', 'off');
+    if (this.#options.serve)
+      flags.push('--serve', this.serveSocket, '--remote-ttl-ms', `${this.#options.serve.ttlMs}`);
     const { child, ready } = await this.#service([...flags, ...(this.#options.mountFlags ?? [])]);
     this.mounter = child;
     this.volume = ready.volume as string;
@@ -112,6 +118,26 @@ export class Gate {
     const args = ['sftp', '--root', this.root, '--state-dir', this.state, '--listen', listen, ...flags];
     this.sftp = (await this.#service(args)).child;
     return listen;
+  }
+
+  /**
+   * Mounts the view once more, as another machine would, at the folder `name`; the mount point. `address`: unix:FILE or ssh://…; the view
+   * itself must have the option `serve`.
+   */
+  async remoteMount(
+    address = `unix:${this.serveSocket}`,
+    flags: readonly string[] = [],
+    name = 'remote',
+  ): Promise<string> {
+    const at = join(this.dir, name);
+    mkdirSync(at, { recursive: true });
+    const { child } = await this.#service(['mount', '--remote', address, '--mount', at, ...flags]);
+    this.remotes.set(at, child);
+    return at;
+  }
+
+  get serveSocket(): string {
+    return join(this.state, 'view.sock');
   }
 
   /** Runs the command line of Gate. */
@@ -221,7 +247,9 @@ export class Gate {
   async stop(): Promise<void> {
     await this.session?.close().catch(() => {});
     for (const child of this.#children)
-      if (child !== this.mounter && child !== this.broker) child.kill('SIGKILL');
+      if (child !== this.mounter && child !== this.broker && ![...this.remotes.values()].includes(child))
+        child.kill('SIGKILL');
+    for (const [at, child] of this.remotes) await endMount(at, child);
     if (this.#second) await endMount(this.#second.at, this.#second.child);
     if (this.mounter) await endMount(this.mount, this.mounter);
     this.broker?.kill('SIGTERM');

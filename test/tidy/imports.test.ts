@@ -16,10 +16,23 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   // The session protocol's words are the broker's; nothing else of it is.
   client: ['base', 'lock', 'broker/wire.ts'],
   view: ['base', 'lock', 'sys', 'client', 'broker/wire.ts'],
-  mount: ['base', 'lock', 'sys', 'client', 'view', 'fuse', 'broker/wire.ts'],
+  // Of the remote mount's protocol the view's side knows the words and how they travel.
+  mount: [
+    'base',
+    'lock',
+    'sys',
+    'client',
+    'view',
+    'fuse',
+    'broker/wire.ts',
+    'remote/wire.ts',
+    'remote/stream.ts',
+    'remote/link.ts',
+  ],
   sftp: ['base', 'lock', 'sys', 'client', 'view', 'broker/wire.ts'],
   ssh: ['base'],
-  cli: ['base', 'sys', 'lock', 'fuse', 'store', 'broker', 'client', 'view', 'mount', 'sftp', 'ssh'],
+  remote: ['base', 'lock', 'sys', 'fuse', 'view', 'mount', 'ssh'],
+  cli: ['base', 'sys', 'lock', 'fuse', 'store', 'broker', 'client', 'view', 'mount', 'sftp', 'ssh', 'remote'],
 };
 
 const isSource = (name: string) => name.endsWith('.ts') && !name.endsWith('.test.ts');

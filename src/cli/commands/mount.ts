@@ -3,11 +3,12 @@ import { delay, systemClock } from '../../base/clock.ts';
 import { createLogger } from '../../base/log.ts';
 import { makeDirs } from '../../base/state.ts';
 import { type InPlace, startMount } from '../../mount/index.ts';
-import { CliError, type Context } from '../context.ts';
-import { resolved } from '../locate.ts';
+import { CliError, type Context, usage } from '../context.ts';
+import { absolute, resolved } from '../locate.ts';
 import { isInside, mountAt, mountOf, VIEW_TYPE } from '../mounts.ts';
 import { addOptions, givenOptions, MOUNT_OPTIONS, settingsOf } from '../options.ts';
 import { type BrokerFlags, brokerFor, checkDir } from '../reach.ts';
+import { addRemoteOptions, mountRemote, type RemoteFlags } from '../remote.ts';
 import { onSignals, tellReady } from '../service.ts';
 import { busyNote } from '../supervisor/supervisor.ts';
 import { unmountView } from '../supervisor/teardown.ts';
@@ -15,7 +16,7 @@ import { unmountView } from '../supervisor/teardown.ts';
 /** How long an unmounted view's session and threads may take to end. */
 const END_MS = 2_000;
 
-interface Flags extends Record<string, unknown>, BrokerFlags {
+interface Flags extends RemoteFlags, BrokerFlags {
   root?: string;
   mount: string;
   inPlace?: boolean;
@@ -26,8 +27,8 @@ interface Flags extends Record<string, unknown>, BrokerFlags {
 }
 
 export function register(command: Command, context: Context, finish: (status: number) => void): void {
-  command
-    .requiredOption('--root <DIR>', 'the folder that the view shows')
+  addRemoteOptions(command)
+    .option('--root <DIR>', 'the folder that the view shows')
     .option('--mount <DIR>', 'where to mount it', '/mnt/gate')
     .option('--socket <FILE>', "the broker's Unix socket (default: the one of the state directory)")
     .option('--broker-host <ADDRESS>', 'reach the broker over TCP instead [GATE_BROKER_HOST]')
@@ -41,6 +42,9 @@ export function register(command: Command, context: Context, finish: (status: nu
     .addOption(new Option('--root-id <DEV:INO>', 'what the root must be').hideHelp())
     .option('--ready-fd <FD>', 'write one line of JSON there when it is mounted');
   addOptions(command, MOUNT_OPTIONS).action(async (flags: Flags) => {
+    if (flags.remote !== undefined) return mountRemote(context, flags, finish);
+    if (flags.root === undefined)
+      throw usage('--root DIR: the folder that the view shows; or --remote ADDRESS');
     const { root, mountPoint } = flags.inPlace ? inPlace(context, flags) : placesOf(context, flags);
     const broker = await brokerFor(context, flags);
     const given = givenOptions(MOUNT_OPTIONS, flags, context.env, broker.config);
@@ -52,6 +56,7 @@ export function register(command: Command, context: Context, finish: (status: nu
       ...broker.address,
       ...settings,
       inPlace: flags.inPlace ? howInPlace(flags) : undefined,
+      serve: settings.serve === undefined ? undefined : served(context, settings.serve, settings.remoteTtlMs),
       bounds: { bytes: settings.keepMib * 2 ** 20, days: settings.keepDays },
     });
     const left = Promise.withResolvers<void>();
@@ -91,6 +96,10 @@ function placesOf(context: Context, flags: Flags): { root: string; mountPoint: s
     });
   if (flags.mount === '/mnt/gate') makeDirs(mountPoint);
   return { root, mountPoint };
+}
+
+function served(context: Context, file: string, ttlMs: number): { socket: string; ttlMs: number } {
+  return { socket: absolute(context, file), ttlMs };
 }
 
 /** Over the root itself. Whoever says --replace has made sure that what is mounted there is dead: then nothing is asked of it. */
