@@ -41,6 +41,10 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: "join input and output to a view's socket, for a remote mount",
     load: () => import('./commands/serve.ts'),
   },
+  sync: {
+    summary: 'bring a repository and its copy in another machine together',
+    load: () => import('./commands/sync.ts'),
+  },
   unmount: { summary: 'unmount a view by its mount point', load: () => import('./commands/unmount.ts') },
   version: {
     summary: 'the version of Gate, Node and the kernel',
