@@ -45,6 +45,14 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'bring a repository and its copy in another machine together',
     load: () => import('./commands/sync.ts'),
   },
+  'setup-vm': {
+    summary: 'install the services of Gate in this machine',
+    load: () => import('./commands/setup-vm.ts'),
+  },
+  'setup-host': {
+    summary: "mount another machine's view here: over our own protocol, sshfs, or a tunnel",
+    load: () => import('./commands/setup-host.ts'),
+  },
   unmount: { summary: 'unmount a view by its mount point', load: () => import('./commands/unmount.ts') },
   version: {
     summary: 'the version of Gate, Node and the kernel',

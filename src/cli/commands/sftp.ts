@@ -35,7 +35,10 @@ export function register(command: Command, context: Context, finish: (status: nu
       `how long an open waits for its lock before it fails, at most ${PARK_MS_MAX}`,
       `${PARK_MS}`,
     )
-    .option('--user <NAME>', 'run as this user, who alone may connect (only root may name one)')
+    .option(
+      '--user <NAME>',
+      'run as this user, who alone may connect (only root may name one) [GATE_SFTP_USER]',
+    )
     .option('--socket <FILE>', "the broker's Unix socket (default: the one of the state directory)")
     .option('--broker-host <ADDRESS>', 'reach the broker over TCP instead [GATE_BROKER_HOST]')
     .option('--broker-port <PORT>', 'its port (default: 8787) [GATE_BROKER_PORT]')
@@ -56,7 +59,8 @@ export function register(command: Command, context: Context, finish: (status: nu
       throw new CliError(`${root} lies inside the view mounted on ${covering.mountPoint}`, {
         hint: 'Name the folder that this view shows.',
       });
-    const user = flags.user === undefined ? undefined : userNamed(context, flags.user);
+    const name = flags.user ?? (context.env.GATE_SFTP_USER || undefined);
+    const user = name === undefined ? undefined : userNamed(context, name);
     const broker = await brokerFor(context, flags, user !== undefined && flags.socket === undefined);
     const settings = settingsOf(OPTIONS, givenOptions(OPTIONS, flags, context.env, broker.config));
     const log = createLogger('sftp', settings.logLevel, context.stderrIsTerminal);

@@ -28,7 +28,7 @@ export function direct(
       '-o',
       'StreamLocalBindUnlink=yes',
       '-L',
-      `${socket}:${there.brokerSocket}`,
+      `${expanded(socket)}:${expanded(there.brokerSocket)}`,
     ]),
   ];
   // The shell stays, and brings the tunnel back whenever it breaks; the view's session goes on where it was.
@@ -52,4 +52,9 @@ export function direct(
       },
     ],
   };
+}
+
+/** ssh reads tokens like %h in the paths of a forward (ssh_config(5), TOKENS). */
+function expanded(path: string): string {
+  return path.replaceAll('%', '%%');
 }

@@ -11,12 +11,13 @@
  */
 import type { SshTarget } from '../../ssh/index.ts';
 import { direct } from './direct.ts';
+import { gate } from './gate.ts';
 import { type DoorProcess, launch, type MountedDoor } from './launch.ts';
 import { sshfs } from './sshfs.ts';
 
 export { doorRecords, type MountedDoor, unmountDoor } from './launch.ts';
 
-export const DOOR_METHODS = ['sshfs', 'direct'] as const;
+export const DOOR_METHODS = ['gate', 'sshfs', 'direct'] as const;
 export type DoorMethod = (typeof DOOR_METHODS)[number];
 
 export interface DoorOptions {
@@ -41,12 +42,15 @@ export interface DoorOptions {
 export interface There {
   /** The command of Gate. */
   readonly gate: string;
+  /** Where the view serves (`gate mount --serve`). */
+  readonly viewSocket: string;
   readonly sftpSocket: string;
   readonly brokerSocket: string;
 }
 
 const THERE: There = {
   gate: '/usr/local/bin/gate',
+  viewSocket: '/var/lib/gate/view.sock',
   sftpSocket: '/run/gate/sftp.sock',
   brokerSocket: '/var/lib/gate/broker.sock',
 };
@@ -65,12 +69,13 @@ export interface DoorPlan {
 }
 
 const LIMIT_MS = 60_000;
+const METHODS = { gate, sshfs, direct } as const;
 
 /** Throws CliError for options that do not go together. */
 export function planDoor(options: DoorOptions): DoorPlan {
   const full = { ...options, there: { ...THERE, ...options.there }, more: options.more ?? [] };
   const { mountPoint, stateDir, method, env, limitMs = LIMIT_MS } = options;
-  const parts = method === 'sshfs' ? sshfs(full) : direct(full);
+  const parts = METHODS[method](full);
   return { method, mountPoint, stateDir, limitMs, env, ...parts };
 }
 

@@ -1,5 +1,6 @@
 /** Starting what a door consists of, writing it down, and taking it down again. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -39,14 +40,20 @@ const DOOR_TYPES: readonly string[] = [VIEW_TYPE, 'fuse.sshfs'];
 /** How long a read through a new door may take. */
 const PROOF_MS = 15_000;
 const TERM_MS = 5_000;
+/** Between a read that fails and the end of the process that should have answered it. */
+const ENDING_MS = 1_000;
 
 function folder(stateDir: string): string {
   return join(stateDir, 'doors');
 }
 
-/** Name of a door's files: its mount point in one word. */
+/** Name of a door's files: its mount point in one word, which ssh takes for a path, too, and short enough for a socket's. */
 export function doorName(mountPoint: string): string {
-  return encodeURIComponent(mountPoint.slice(1)).replaceAll('%2F', '-').slice(0, 200);
+  const word = mountPoint
+    .slice(1)
+    .replace(/[^\w.-]+/g, '-')
+    .slice(-24);
+  return `${word}-${createHash('sha256').update(mountPoint).digest('hex').slice(0, 8)}`;
 }
 
 function recordFile(stateDir: string, mountPoint: string): string {
@@ -100,8 +107,9 @@ export async function launch(plan: DoorPlan): Promise<MountedDoor> {
       const id = child.pid === undefined ? undefined : processId(child.pid);
       if (id !== undefined) pids.push(id);
       writeFileAtomic(recordFile(stateDir, mountPoint), `${JSON.stringify(record())}\n`);
-      await ready(each, child, mountPoint, plan.limitMs);
-      if (each.proof !== undefined) await prove(each.proof, mountPoint);
+      const life = watched(child);
+      await ready(each, child, life, mountPoint, plan.limitMs);
+      if (each.proof !== undefined) await prove(each, each.proof, life, mountPoint);
     }
   } catch (error) {
     const detail = tailOf(readFileSync(logFile).subarray(from).toString('utf8'), 15);
@@ -126,30 +134,39 @@ function start(what: DoorProcess, log: number, env: DoorPlan['env']): ChildProce
   return child;
 }
 
+/** How a process ended, once it has. */
+interface Life {
+  ended: string | undefined;
+}
+
+function watched(child: ChildProcess): Life {
+  const life: Life = { ended: undefined };
+  child.once('error', (error) => (life.ended = `could not be started: ${error.message}`));
+  child.once('exit', (code, signal) => {
+    life.ended = signal ? `was ended by ${signal}` : `ended with status ${code}`;
+  });
+  return life;
+}
+
 async function ready(
   what: DoorProcess,
   child: ChildProcess,
+  life: Life,
   mountPoint: string,
   limitMs: number,
 ): Promise<void> {
-  let ended: string | undefined;
-  child.once('error', (error) => (ended = `could not be started: ${error.message}`));
-  child.once(
-    'exit',
-    (code, signal) => (ended = signal ? `was ended by ${signal}` : `ended with status ${code}`),
-  );
   let said = '';
-  const pipe = child.stdio[3] as Readable & { unref?: () => void };
+  const pipe = child.stdio[3] as Readable;
   pipe.on('data', (chunk: Buffer) => (said += chunk));
   const is = what.ready;
   const done = () =>
-    ended !== undefined ||
+    life.ended !== undefined ||
     (is.when === 'said' && said.includes('\n')) ||
     (is.when === 'mounted' && mountAt(mountPoint) !== undefined) ||
     (is.when === 'exists' && exists(is.path));
   const came = await until(done, limitMs);
   pipe.destroy();
-  if (ended !== undefined) throw new Error(`${what.label} ${ended}`);
+  if (life.ended !== undefined) throw new Error(`${what.label} ${life.ended}`);
   if (came === undefined) throw new Error(`${what.label} was not ready after ${limitMs / 1000} s`);
 }
 
@@ -158,19 +175,30 @@ function exists(path: string): boolean {
   return readdirSync(path.slice(0, at)).includes(path.slice(at + 1));
 }
 
-/** Read by another process: a mount that does not answer must not take us along. */
-async function prove(proof: NonNullable<DoorProcess['proof']>, mountPoint: string): Promise<void> {
+/** Read by another process: a mount that does not answer must not take us along. sshfs mounts before it has connected. */
+async function prove(
+  what: DoorProcess,
+  proof: NonNullable<DoorProcess['proof']>,
+  life: Life,
+  mountPoint: string,
+): Promise<void> {
   const path = join(mountPoint, proof.path);
-  const got = await new Promise<string>((done, fail) => {
-    const reader = execFile('cat', [path], { timeout: PROOF_MS, killSignal: 'SIGKILL' }, (error, out) =>
-      error === null ? done(out) : fail(new Error(`${path} cannot be read: ${error.message.trim()}`)),
-    );
-    reader.unref();
-  });
-  if (!proof.holds.test(got))
+  try {
+    const got = await new Promise<string>((done, fail) => {
+      const reader = execFile('cat', [path], { timeout: PROOF_MS, killSignal: 'SIGKILL' }, (error, out) =>
+        error === null ? done(out) : fail(new Error(`${path} cannot be read: ${error.message.trim()}`)),
+      );
+      reader.unref();
+    });
+    if (proof.holds.test(got)) return;
     throw new Error(
       `${path} holds ${JSON.stringify(got.slice(0, 200))}: what is mounted there is not the view`,
     );
+  } catch (error) {
+    // A read that fails because nobody serves it says less than how the server ended.
+    await until(() => life.ended !== undefined, ENDING_MS);
+    throw life.ended === undefined ? error : new Error(`${what.label} ${life.ended}`);
+  }
 }
 
 /**
