@@ -20,7 +20,7 @@ import { startSshd } from './sshd.ts';
 const SMOKE = `${projectDir}/scripts/smoke_test_fifo_sshfs.sh`;
 
 async function rig(t: TestContext) {
-  const gate = await startGate(t);
+  const gate = await startGate(t, { serve: { ttlMs: 5000 } });
   const socket = await gate.startSftp();
   const sshd = await startSshd(t, `${projectDir}/gate sftp --connect ${socket}`);
   const stateDir = join(gate.dir, 'host');
@@ -39,7 +39,12 @@ async function rig(t: TestContext) {
     stateDir,
     env: process.env,
     root,
-    there: { gate: `${projectDir}/gate`, sftpSocket: socket, brokerSocket: gate.socket },
+    there: {
+      gate: `${projectDir}/gate`,
+      sftpSocket: socket,
+      brokerSocket: gate.socket,
+      viewSocket: gate.serveSocket,
+    },
   });
   return { gate, sshd, stateDir, mountPoint, root, options };
 }
@@ -58,6 +63,17 @@ test('the smoke test passes through sshfs, and the door leaves nothing', async (
   assert.ok(!isMounted(mountPoint) && !existsSync(mountPoint));
   assert.deepEqual(doorRecords(stateDir), []);
   for (const { pid } of opened.pids) assert.throws(() => process.kill(pid, 0));
+  await gate.idle();
+});
+
+test("the smoke test passes through the view's own protocol", async (t) => {
+  const { gate, stateDir, mountPoint, options } = await rig(t);
+  await mountDoor(options('gate'));
+  writeFileSync(join(gate.root, 'f'), 'f');
+  assert.equal(readFileSync(join(mountPoint, 'f'), 'utf8'), 'f');
+  assert.match(await smoke(gate, mountPoint), /passed: all, through a view of Gate/);
+  await unmountDoor(stateDir, mountPoint);
+  assert.ok(!isMounted(mountPoint));
   await gate.idle();
 });
 

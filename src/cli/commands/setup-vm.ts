@@ -25,7 +25,7 @@ export function register(command: Command, context: Context, finish: (status: nu
     .option('--mount <DIR>', 'where its view is mounted here', '/mnt/gate')
     .option(
       '--user <NAME>',
-      'who logs in from the host: may use the broker, and is who sshfs, sftp and scp act as',
+      'who logs in from the host: may use the view and the broker, and is who sshfs, sftp and scp act as',
     )
     .option('--state-dir <DIR>', 'where the broker keeps its state', '/var/lib/gate')
     .option('--start', 'start the services, or start them again, and wait until the view is mounted')
@@ -71,7 +71,11 @@ function settingsOf(context: Context, flags: Flags, repo: string): UnitSettings 
     GATE_STATE_DIR: flags.stateDir,
     GATE_REPO: repo,
     GATE_MOUNT: resolved(context, flags.mount),
-    ...(flags.user !== undefined && { GATE_SFTP_USER: flags.user, GATE_SOCKET_GROUP: groupOf(flags.user) }),
+    ...(flags.user !== undefined && {
+      GATE_SFTP_USER: flags.user,
+      GATE_VIEW_USER: flags.user,
+      GATE_SOCKET_GROUP: groupOf(flags.user),
+    }),
   };
 }
 
