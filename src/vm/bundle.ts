@@ -218,7 +218,13 @@ export async function packBundle(effects: Effects, bundle: Bundle, to: string): 
 
 /** What a guest with the manifest `theirs` lacks of `ours`, and what it has too much. */
 export function difference(ours: string, theirs: string): { send: string[]; drop: string[] } {
-  const parse = (text: string) => new Map(text.split('\n').filter(Boolean).map((line) => [nameOf(line), line]));
+  const parse = (text: string) =>
+    new Map(
+      text
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => [nameOf(line), line]),
+    );
   const here = parse(ours);
   const there = parse(theirs);
   return {

@@ -130,7 +130,8 @@ export class Effects {
     });
     const result = { status, stdout: stdout(), stderr: stderr() };
     if (status === 0 || options.anyStatus) return result;
-    const how = signal === 'SIGKILL' ? `was not done after ${limitMs / 1000} s` : `ended with status ${status}`;
+    const how =
+      signal === 'SIGKILL' ? `was not done after ${limitMs / 1000} s` : `ended with status ${status}`;
     throw new VmError(`cannot ${options.what}: ${program} ${how}`, {
       detail: `${result.stdout}\n${result.stderr}`.split('\n').filter(Boolean).slice(-TAIL_LINES),
     });

@@ -41,6 +41,7 @@ const PACKAGES = [
   'fuse3',
   'rsync',
   'iproute2',
+  'e2fsprogs',
   'initramfs-tools',
   'zstd',
   'kmod',
@@ -133,7 +134,8 @@ export function hostSources(etc = '/etc/apt'): string[] {
     const suites = name.endsWith('.sources')
       ? [...text.matchAll(/^Suites:\s*(.+)$/gim)].flatMap((match) => match[1]!.trim().split(/\s+/))
       : [...text.matchAll(/^deb\s+(?:\[[^\]]*\]\s+)?\S+\s+(\S+)/gim)].map((match) => match[1]!);
-    const ours = suites.length > 0 && suites.every((suite) => suite === SUITE || suite.startsWith(`${SUITE}-`));
+    const ours =
+      suites.length > 0 && suites.every((suite) => suite === SUITE || suite.startsWith(`${SUITE}-`));
     return ours ? [`${etc}/${name}`] : [];
   });
 }
