@@ -30,6 +30,14 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
   events: { summary: 'what happened, and what happens', load: () => import('./commands/events.ts') },
   history: { summary: 'what happened to a path', load: () => import('./commands/history.ts') },
   logs: { summary: "the views' and the broker's logs", load: () => import('./commands/logs.ts') },
+  vm: {
+    summary: 'virtual machines: list, build, start, stop, ssh, delete',
+    load: () => import('./commands/vm.ts'),
+  },
+  clean: {
+    summary: 'remove what no virtual machine needs any more',
+    load: () => import('./commands/clean.ts'),
+  },
   doctor: {
     summary: 'what is missing on this machine, and how to get it',
     load: () => import('./commands/doctor.ts'),

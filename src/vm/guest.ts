@@ -1,5 +1,6 @@
 /** What is done in a guest that runs, over ssh: Gate upgraded, its units configured and started, the repository brought in. */
-import { createReadStream, readFileSync } from 'node:fs';
+import { createReadStream, existsSync, readFileSync } from 'node:fs';
+import { projectDir } from '../base/version.ts';
 import { type SshTarget, shellWord, sshArguments, sshOptions } from '../ssh/index.ts';
 import { type Bundle, difference, GUEST_COMMAND, GUEST_DIR } from './bundle.ts';
 import type { Effects, Ran } from './effects.ts';
@@ -146,7 +147,10 @@ export interface GuestSettings {
 export const GUEST_ENV = '/etc/gate/gate.env';
 export const GUEST_MOUNT = '/mnt/gate';
 export const GUEST_STATE = '/var/lib/gate';
-const UNITS = ['gate-broker.service', 'gate-mount.service'] as const;
+/** Those of systems/gate_vm/units/. */
+const UNITS = ['broker', 'mount', 'sftp']
+  .filter((name) => existsSync(`${projectDir}/src/cli/commands/${name}.ts`))
+  .map((name) => `gate-${name}.service`);
 
 /** /etc/gate/gate.env: what systemd's units take for Gate's options. */
 export function guestEnv(settings: GuestSettings): string {
@@ -155,7 +159,6 @@ export function guestEnv(settings: GuestSettings): string {
     GATE_REPO: settings.repo,
     GATE_MOUNT: settings.mount,
     GATE_SOCKET_GROUP: GUEST_USER,
-    GATE_BROKER_PORT: '8787',
     ...settings.options,
   };
   return Object.entries(values)
@@ -180,23 +183,16 @@ export async function startUnits(
     `changed=${restart ? 1 : 0}`,
     `cmp -s ${GUEST_ENV}.new ${GUEST_ENV} || changed=1`,
     `mv ${GUEST_ENV}.new ${GUEST_ENV}`,
-    `cd ${GUEST_DIR}/systems/guest`,
-    `cp ${UNITS.map((unit) => `etc/systemd/system/${unit}`).join(' ')} /etc/systemd/system/`,
-    'mkdir -p /usr/local/lib/gate && cp usr/local/lib/gate/* /usr/local/lib/gate/',
+    `cp ${UNITS.map((unit) => `${GUEST_DIR}/systems/gate_vm/units/${unit}`).join(' ')} /etc/systemd/system/`,
     `mkdir -p ${GUEST_STATE} ${mount}`,
     'systemctl daemon-reload',
     `systemctl enable -q ${UNITS.join(' ')}`,
-    `if [ $changed = 1 ]; then systemctl restart ${UNITS.join(' ')}; else systemctl start ${UNITS.join(' ')}; fi`,
-    'i=0',
-    `until findmnt -n -t fuse.gate --mountpoint ${mount} >/dev/null; do`,
-    '  i=$((i + 1))',
-    '  if [ $i -gt 300 ]; then',
-    '    systemctl --no-pager -n 0 status gate-broker gate-mount | grep -E "●|Active:" >&2',
-    '    journalctl -q --no-pager -o cat -n 12 -u gate-broker -u gate-mount >&2',
-    '    exit 1',
-    '  fi',
-    '  sleep 0.2',
-    'done',
+    'verb=start; [ $changed = 0 ] || verb=restart',
+    // Each of them says when it answers: when this comes back, the view is mounted.
+    `systemctl $verb ${UNITS.join(' ')} && exit 0`,
+    'systemctl --no-pager -n 0 status gate-broker gate-mount | grep -E "●|Active:" >&2',
+    'journalctl -q --no-pager -o cat -n 12 -u gate-broker -u gate-mount >&2',
+    'exit 1',
   ].join('\n');
   await inGuest(effects, root, 'start the broker and the view', script, { input: guestEnv(settings) });
 }

@@ -3,7 +3,6 @@
  * so that the same command recovers from a crash, a kill or a reboot of the host.
  */
 import { closeSync, existsSync, openSync, statSync } from 'node:fs';
-import { isAlive, signalProcess } from '../base/process.ts';
 import { flock } from '../sys/index.ts';
 import { baseImage } from './bases.ts';
 import { makeBundle } from './bundle.ts';
@@ -111,10 +110,10 @@ export async function startMachine(host: Host, options: MachineOptions): Promise
     journal.note(`${options.name} was killed or the host went down: starting it again`);
   if (before && options.rebuild) await stopMachine(host, files, before);
   if (options.vmm === 'firecracker') {
-    const { startFirecracker } = await import('./firecracker/index.ts');
-    return startFirecracker(host, files, options);
+    throw new VmError('firecracker is not here yet');
   }
-  const image = options.rebuild || !before || !imageIsThere(before.image) ? await imageFor(host, options) : before.image;
+  const image =
+    options.rebuild || !before || !imageIsThere(before.image) ? await imageFor(host, options) : before.image;
   const record: MachineRecord = {
     name: options.name,
     vmm: options.vmm,
@@ -136,7 +135,7 @@ export async function startMachine(host: Host, options: MachineOptions): Promise
     const made = await makeDisk(effects, files, record, options.rebuild);
     if (made) Object.assign(record, { synced: false });
     if (image.seed === 'gate') await makeSeed(effects, files, record);
-    else await (await import('./nocloud.ts')).makeNoCloud(effects, files, record);
+
     writeMachine(effects, files, record);
     return { value: undefined, said: made ? `disk of ${record.diskMib} MiB over ${record.base}` : null };
   });
@@ -174,7 +173,9 @@ async function bootUntilReady(
 ): Promise<MachineRecord> {
   const { effects, journal } = host;
   await journal.step('boot', async (goesOn) => {
-    goesOn(running.accelerator === 'tcg' ? 'the guest starts; without KVM that takes a while' : 'the guest starts');
+    goesOn(
+      running.accelerator === 'tcg' ? 'the guest starts; without KVM that takes a while' : 'the guest starts',
+    );
     const cloudInit = running.image.seed === 'cloud-init';
     await awaitReady(effects, files, running.name, running.process!, running.accelerator!, cloudInit);
     return { value: undefined, said: 'the guest is ready' };
@@ -208,7 +209,9 @@ async function makeDisk(
   const { image } = record;
   const temporary = `${files.disk}.new`;
   effects.remove(temporary);
-  const least = effects.dry ? 0 : Math.ceil((statSync(image.disk, { throwIfNoEntry: false })?.size ?? 0) / 2 ** 20);
+  const least = effects.dry
+    ? 0
+    : Math.ceil((statSync(image.disk, { throwIfNoEntry: false })?.size ?? 0) / 2 ** 20);
   await effects.run(
     'qemu-img',
     [
@@ -310,11 +313,7 @@ export async function stopMachine(
           anyStatus: true,
         })
         .catch(() => undefined);
-  let how: string;
-  if (record?.vmm === 'firecracker') {
-    const { stopFirecracker } = await import('./firecracker/index.ts');
-    how = await stopFirecracker(host, files, record);
-  } else how = await stopQemu(effects, files, record?.process);
+  const how = await stopQemu(effects, files, record?.process);
   if (record && !effects.dry) {
     const { process: _gone, ...rest } = readMachine(files) ?? record;
     writeMachine(effects, files, rest);
@@ -326,10 +325,4 @@ export async function stopMachine(
 export async function deleteMachine(host: Host, files: MachineFiles): Promise<void> {
   await stopMachine(host, files, readMachine(files));
   host.effects.remove(files.dir);
-}
-
-/** Kills at once what a door or a tunnel left. */
-export function endLeftover(record: MachineRecord): void {
-  for (const process of [record.door?.process, record.door?.tunnel])
-    if (isAlive(process)) signalProcess(process, 'SIGTERM');
 }

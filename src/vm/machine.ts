@@ -9,14 +9,11 @@ import { type MachineFiles, machineFiles, machinesDir } from './names.ts';
 export type Vmm = 'qemu' | 'firecracker';
 export type DoorMethod = 'gate' | 'sshfs' | 'direct';
 
+/** The door on the host; its processes stand in `<state>/doors/`. */
 export interface DoorRecord {
   readonly method: DoorMethod;
   readonly mount: string;
-  /** Folders that were made for it, the deepest first. */
-  readonly madeDirs: readonly string[];
-  readonly process: ProcessId;
-  /** A tunnel that it needs. */
-  readonly tunnel?: ProcessId;
+  readonly stateDir: string;
 }
 
 export interface NetworkRecord {

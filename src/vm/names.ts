@@ -32,7 +32,6 @@ export interface MachineFiles {
   readonly serial: string;
   /** What the VMM itself says. */
   readonly vmmLog: string;
-  readonly doorLog: string;
   readonly qmp: string;
   /** Firecracker's API. */
   readonly api: string;
@@ -45,8 +44,6 @@ export interface MachineFiles {
   readonly sshConfig: string;
   /** Control sockets of ssh: as the guest's root, and as its user. */
   readonly control: string;
-  /** The guest's broker, for the door `direct`. */
-  readonly brokerSocket: string;
   readonly lock: string;
 }
 
@@ -80,7 +77,6 @@ export function machineFiles(vmDir: string, name: string): MachineFiles {
     seedTree: `${dir}/seed.d`,
     serial: `${dir}/serial.log`,
     vmmLog: `${dir}/vmm.log`,
-    doorLog: `${dir}/door.log`,
     qmp: `${dir}/qmp`,
     api: `${dir}/api`,
     vmmConfig: `${dir}/vmm.json`,
@@ -90,11 +86,10 @@ export function machineFiles(vmDir: string, name: string): MachineFiles {
     knownHosts: `${dir}/known_hosts`,
     sshConfig: `${dir}/ssh_config`,
     control: `${dir}/ssh`,
-    brokerSocket: `${dir}/broker`,
     lock: `${dir}/lock`,
   };
   const longest = Math.max(
-    ...[files.qmp, files.api, files.vsock, files.brokerSocket].map((path) => Buffer.byteLength(path)),
+    ...[files.qmp, files.api, files.vsock].map((path) => Buffer.byteLength(path)),
     Buffer.byteLength(`${files.control}-root`) + SSH_SUFFIX_BYTES,
   );
   if (longest > SOCKET_PATH_BYTES_MAX)

@@ -32,7 +32,8 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   sftp: ['base', 'lock', 'sys', 'client', 'view', 'broker/wire.ts'],
   ssh: ['base'],
   remote: ['base', 'lock', 'sys', 'fuse', 'view', 'mount', 'ssh'],
-  cli: ['base', 'sys', 'lock', 'fuse', 'store', 'broker', 'client', 'view', 'mount', 'sftp', 'ssh', 'remote'],
+  vm: ['base', 'sys', 'ssh'],
+  cli: ['base', 'sys', 'lock', 'fuse', 'store', 'broker', 'client', 'view', 'mount', 'sftp', 'ssh', 'remote', 'vm'],
 };
 
 const isSource = (name: string) => name.endsWith('.ts') && !name.endsWith('.test.ts');

@@ -13,9 +13,10 @@ import { steps as makeSteps, print, printJson, type Steps, say } from '../output
 import { askOrStart } from '../supervisor/client.ts';
 import { type UpRequest, type UpResult, upAgain } from '../supervisor/protocol.ts';
 import { checkName, isInPlace, readViews } from '../views.ts';
+import { addUpOptions, type VmFlags, vmOnly } from '../vm/options.ts';
 import { supervise } from './supervise.ts';
 
-interface Flags extends Record<string, unknown> {
+interface Flags extends VmFlags {
   name?: string;
   mount?: string;
   inPlace?: boolean;
@@ -39,16 +40,33 @@ export function register(command: Command, context: Context, finish: (status: nu
     .option('--at-boot', 'write a systemd unit that does --all at every boot')
     .option('--json', 'one JSON document on stdout')
     .option('--state-dir <DIR>', 'where everything is kept [GATE_STATE_DIR]');
+  addUpOptions(command);
   addOptions(command, BROKER_OPTIONS, MOUNT_OPTIONS).action(
     async (repo: string | undefined, flags: Flags) => {
-      await up(context, repo, flags);
+      if (flags.vm === undefined) await up(context, repo, flags);
+      else await inMachine(context, repo, flags);
       finish(0);
       if (flags.foreground) process.exit(0);
     },
   );
 }
 
+/** With --vm: nothing of ours runs beside the machine but the door to its view. */
+async function inMachine(context: Context, repo: string | undefined, flags: Flags): Promise<void> {
+  const alien = ['name', 'mount', 'inPlace', 'force', 'foreground', 'all', 'atBoot'] as const;
+  const given = alien.find((flag) => flags[flag] !== undefined);
+  if (given !== undefined)
+    throw usage(
+      `--vm does not go with '${given}'`,
+      "The machine's name is --vm-name, the mount --host-mount.",
+    );
+  const { vmUp } = await import('../vm/up.ts');
+  await vmUp(context, stateToUse(context, flags.stateDir), checkRoot(context, repo), flags);
+}
+
 async function up(context: Context, repo: string | undefined, flags: Flags): Promise<void> {
+  const needsVm = vmOnly(flags)[0];
+  if (needsVm !== undefined) throw usage(`${needsVm} means something with --vm only`);
   if (flags.name !== undefined) checkName(flags.name);
   if (flags.all && (repo ?? flags.name ?? flags.mount ?? flags.inPlace) !== undefined)
     throw usage('--all takes no REPO, --name, --mount or --in-place');
