@@ -57,9 +57,10 @@ function isNeeded(name: string, path: string): boolean {
   if (/(^|\/)(LICEN[CS]E|NOTICE)/i.test(path)) return true;
   if (/\.(md|map|markdown|ya?ml)$|\.d\.[cm]?ts$|(^|\/)\./.test(path)) return false;
   if (/^(tests?|__tests__|benchmarks?|bench|examples?|docs?|\.github|coverage)\//.test(path)) return false;
-  if (name === 'koffi') return !/^(vendor|doc|src|lib\/native)\/|cnoke/.test(path);
+  if (name === 'koffi')
+    return /^src\/koffi\/\w+\.c?js$/.test(path) || !/^(vendor|doc|src|lib\/native)\/|cnoke/.test(path);
   if (name.startsWith('@koromix/')) return !path.startsWith('musl_');
-  if (name === 'zod') return !/^(src|locales|mini|v3|v4-mini)\//.test(path) || /\.c?js$/.test(path);
+  if (name === 'zod') return !path.startsWith('src/');
   if (name.startsWith('node-linux-')) return path === 'bin/node' || path === 'package.json';
   return true;
 }

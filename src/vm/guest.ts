@@ -179,6 +179,7 @@ export async function startUnits(
   const mount = shellWord(settings.mount);
   const script = [
     'set -e',
+    `mkdir -p ${GUEST_ENV.slice(0, GUEST_ENV.lastIndexOf('/'))}`,
     `cat >${GUEST_ENV}.new`,
     `changed=${restart ? 1 : 0}`,
     `cmp -s ${GUEST_ENV}.new ${GUEST_ENV} || changed=1`,

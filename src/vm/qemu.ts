@@ -39,7 +39,7 @@ export function qemuArguments(
     ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
     ...(direct ? ['-kernel', image.kernel!, '-initrd', image.initrd!, '-append', KERNEL_ARGUMENTS] : []),
     ...['-drive', `file=${commas(files.disk)},if=none,id=disk,format=qcow2,discard=unmap`],
-    ...['-device', 'virtio-blk-pci,drive=disk,bootindex=0'],
+    ...['-device', `virtio-blk-pci,drive=disk${direct ? '' : ',bootindex=0'}`],
     ...['-drive', `file=${commas(files.seed)},if=none,id=seed,format=raw,readonly=on`],
     ...['-device', 'virtio-blk-pci,drive=seed'],
     ...['-device', 'virtio-rng-pci'],

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import type { Command } from 'commander';
-import { sshArguments } from '../../ssh/index.ts';
+import { shellWord, sshArguments } from '../../ssh/index.ts';
 import { makeBundle, packBundle } from '../../vm/bundle.ts';
 import { alone, imageFor, startMachine } from '../../vm/lifecycle.ts';
 import { GUEST_USER, sshTarget, stateOf } from '../../vm/machine.ts';
@@ -128,9 +128,8 @@ async function shell(
       hint: `'gate vm start ${machine.name}' starts it.`,
     });
   mkdirSync(files.dir, { recursive: true });
-  const command = words.length
-    ? words.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ')
-    : undefined;
+  // One word is a shell's line, as with ssh; several are a command and its arguments.
+  const command = words.length > 1 ? words.map(shellWord).join(' ') : words[0];
   const terminal = context.stdoutIsTerminal ? ['-t'] : [];
   const args = sshArguments(sshTarget(files, record, asRoot ? 'root' : GUEST_USER), command, terminal);
   return new Promise((resolve, reject) => {

@@ -26,7 +26,7 @@ export async function vmUp(
   await told(async () => {
     const machine = machineFiles(host.vmDir, options.name);
     await alone(host, machine, async () => {
-      const guestRepo = flags.vmRepoPath ?? readMachine(machine)?.guestRepo ?? GUEST_REPO;
+      const guestRepo = flags.vmRepoPath ?? (readMachine(machine)?.guestRepo || GUEST_REPO);
       if (!guestRepo.startsWith('/')) throw usage(`--vm-repo-path: '${guestRepo}' is no absolute path`);
       const asked = {
         repo,
@@ -35,12 +35,7 @@ export async function vmUp(
         sync: flags.sync === true,
       };
       const started = await startMachine(host, options);
-      const record = await serveRepo(
-        host,
-        { ...started, guestRepo: started.guestRepo || guestRepo },
-        asked,
-        options,
-      );
+      const record = await serveRepo(host, started, asked, options);
       const mount = mountPointFor(context, files, record, flags);
       await openTheDoor(context, host, files, record, method, mount);
       tell(host, record, method, mount, flags.json === true);
