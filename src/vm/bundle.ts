@@ -57,8 +57,8 @@ function isNeeded(name: string, path: string): boolean {
   if (/(^|\/)(LICEN[CS]E|NOTICE)/i.test(path)) return true;
   if (/\.(md|map|markdown|ya?ml)$|\.d\.[cm]?ts$|(^|\/)\./.test(path)) return false;
   if (/^(tests?|__tests__|benchmarks?|bench|examples?|docs?|\.github|coverage)\//.test(path)) return false;
-  if (name === 'koffi')
-    return /^src\/koffi\/\w+\.c?js$/.test(path) || !/^(vendor|doc|src|lib\/native)\/|cnoke/.test(path);
+  // Its C++ sources are not used: the compiled module is a package of its own.
+  if (name === 'koffi') return /\.(c?js|json)$/.test(path) && !/^(vendor|doc)\//.test(path);
   if (name.startsWith('@koromix/')) return !path.startsWith('musl_');
   if (name === 'zod') return !path.startsWith('src/');
   if (name.startsWith('node-linux-')) return path === 'bin/node' || path === 'package.json';
