@@ -4,10 +4,13 @@ import { delay } from '../../base/clock.ts';
 import { formatLogLine } from '../../base/log.ts';
 import type { StateFiles } from '../../base/state.ts';
 import { CliError, type Context, usage } from '../context.ts';
+import { doorRecords } from '../doors/index.ts';
 import { stateInUse } from '../locate.ts';
 import { print, visible } from '../output.ts';
+import { allMachines } from '../vm/host.ts';
 
 const POLL_MS = 200;
+const COMPONENTS = ['broker', 'supervisor', 'mount', 'vm', 'vmm', 'events', 'door'];
 
 interface Flags {
   component?: string;
@@ -20,7 +23,10 @@ interface Flags {
 export function register(command: Command, context: Context, finish: (status: number) => void): void {
   command
     .argument('[NAME]', "a view: its mount's log (default: everything)")
-    .option('--component <NAME>', 'broker, supervisor or mount')
+    .option(
+      '--component <NAME>',
+      'broker, supervisor, mount; of a virtual machine: vm (its console), vmm, events, door',
+    )
     .option('-f, --follow', 'go on as lines are written')
     .option('-n, --lines <N>', 'how many old lines', '100')
     .option('--json', 'one line of JSON each')
@@ -29,7 +35,10 @@ export function register(command: Command, context: Context, finish: (status: nu
       const lines = Number(flags.lines);
       if (!Number.isInteger(lines) || lines < 0) throw usage(`--lines: '${flags.lines}' is not a number`);
       const files = await stateInUse(context, flags.stateDir);
-      const paths = files ? logFiles(files, name, flags.component) : [];
+      const paths = [
+        ...(files ? logFiles(files, name, flags.component) : []),
+        ...(await machineLogs(context, flags.stateDir, name, flags.component)),
+      ];
       if (paths.length === 0)
         throw new CliError(name ? `there are no logs of '${name}'` : 'there are no logs', {
           hint: files ? `Looked in ${files.logs}.` : "Nothing was started yet; 'gate up' starts.",
@@ -49,13 +58,38 @@ function logFiles(files: StateFiles, name: string | undefined, component: string
     for (const entry of readdirSync(files.logs, { withFileTypes: true }))
       if (entry.isDirectory())
         found.push({ path: `${files.logs}/${entry.name}/mount.log`, component: 'mount', view: entry.name });
-  if (component && !['supervisor', 'broker', 'mount'].includes(component))
-    throw usage(`--component: '${component}' is none of broker, supervisor, mount`);
+  if (component && !COMPONENTS.includes(component))
+    throw usage(`--component: '${component}' is none of ${COMPONENTS.join(', ')}`);
   return found
     .filter((log) => name === undefined || log.view === name)
     .filter((log) => component === undefined || log.component === component)
     .map((log) => log.path)
     .filter((path) => existsSync(path));
+}
+
+/** Of a machine: named, or with a component of theirs. The guest's own services are in its journal: `gate vm ssh`. */
+async function machineLogs(
+  context: Context,
+  stateDir: string | undefined,
+  name: string | undefined,
+  component: string | undefined,
+): Promise<string[]> {
+  const machines = (await allMachines(context, { stateDir })).filter(
+    (machine) => name === machine.name || (name === undefined && component !== undefined),
+  );
+  return machines
+    .flatMap(({ files, record }) => [
+      { path: files.serial, of: 'vm' },
+      { path: files.vmmLog, of: 'vmm' },
+      { path: files.events, of: 'events' },
+      ...(record?.door
+        ? doorRecords(record.door.stateDir)
+            .filter((door) => door.mount === record.door?.mount)
+            .map((door) => ({ path: door.logFile, of: 'door' }))
+        : []),
+    ])
+    .filter(({ path, of }) => (component === undefined || component === of) && existsSync(path))
+    .map(({ path }) => path);
 }
 
 /** The last lines of all files together, in order of their times. Lines without one stay behind their predecessor. */

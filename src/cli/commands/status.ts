@@ -13,6 +13,8 @@ import { holdsTable, waitsTable } from '../people.ts';
 import { supervisorOf } from '../supervisor/client.ts';
 import { readBroker } from '../supervisor/supervisor.ts';
 import { readViews, type ViewRecord, viewOf } from '../views.ts';
+import { allMachines } from '../vm/host.ts';
+import { describeMachines, isBroken, machineLines } from '../vm/status.ts';
 
 interface Flags {
   json?: boolean;
@@ -68,7 +70,11 @@ async function status(context: Context, path: string | undefined, flags: Flags):
         views.map((view) => view.volume),
       )
     : undefined;
-  const broken = views.some((view) => view.health !== 'up') || (all.length > 0 && !info);
+  const machines = only
+    ? []
+    : await describeMachines(await allMachines(context, { stateDir: flags.stateDir }));
+  const broken =
+    views.some((view) => view.health !== 'up') || (all.length > 0 && !info) || machines.some(isBroken);
   if (flags.json) {
     const broker = info
       ? { url: info.url, socket: info.socket, pid: info.pid, started_at: info.startedAt }
@@ -79,6 +85,7 @@ async function status(context: Context, path: string | undefined, flags: Flags):
         supervisor: supervisor?.pid ?? null,
         broker,
         views,
+        machines,
         holds: locks?.holds ?? [],
         waits: locks?.waits ?? [],
       }),
@@ -92,8 +99,10 @@ async function status(context: Context, path: string | undefined, flags: Flags):
     );
   else print(`broker      not running${files ? ` (state in ${files.dir})` : ''}`);
   print(`supervisor  ${supervisor ? `pid ${supervisor.pid}` : 'not running'}`);
-  if (views.length === 0) print("views       none; 'gate up' in a repository makes one");
-  else print(`\n${viewsTable(views)}`);
+  if (views.length === 0 && machines.length === 0)
+    print("views       none; 'gate up' in a repository makes one");
+  else if (views.length > 0) print(`\n${viewsTable(views)}`);
+  for (const line of machineLines(machines)) print(line);
   for (const view of views) for (const line of view.bypassing) print(`  ${line}`);
   for (const view of views) if (view.kept !== null) print(`  ${view.kept}`);
   if (locks?.holds.length) print(`\n${holdsTable(locks.holds, locks.volumes, nowMs)}`);

@@ -8,11 +8,11 @@ import { GUEST_USER, sshTarget, stateOf } from '../../vm/machine.ts';
 import { cacheFiles, machineFiles } from '../../vm/names.ts';
 import { CliError, type Context } from '../context.ts';
 import { resolved, stateToUse } from '../locate.ts';
-import { bytes, print, printJson, say, table } from '../output.ts';
+import { bytes, print, printJson, say } from '../output.ts';
 import { takeDownMachine } from '../vm/down.ts';
 import { allMachines, type HostFlags, makeHost, theMachine, told } from '../vm/host.ts';
 import { addMachineOptions, defaultName, machineOptions, VM_DIR_HELP, type VmFlags } from '../vm/options.ts';
-import { describeMachines } from '../vm/status.ts';
+import { describeMachines, machinesTable } from '../vm/status.ts';
 
 const STATE_HELP = 'where everything is kept [GATE_STATE_DIR]';
 
@@ -31,21 +31,7 @@ export function register(command: Command, context: Context, finish: (status: nu
       if (flags.json) printJson(machines);
       else if (machines.length === 0)
         print("there is no virtual machine; 'gate up --vm qemu REPO' makes one");
-      else
-        print(
-          table([
-            ['MACHINE', 'STATE', 'VMM', 'BASE', 'SSH', 'VIEW', 'MOUNT'],
-            ...machines.map((machine) => [
-              machine.name,
-              machine.state,
-              machine.accelerator === null ? machine.vmm : `${machine.vmm} (${machine.accelerator})`,
-              machine.base,
-              machine.ssh ?? '-',
-              machine.door ?? '-',
-              machine.mount ?? '-',
-            ]),
-          ]),
-        );
+      else print(machinesTable(machines));
       finish(0);
     });
 

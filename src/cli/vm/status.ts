@@ -1,6 +1,7 @@
 /** What `gate status`, `gate vm list` and programs see of the machines. */
 import { type MachineState, stateOf } from '../../vm/machine.ts';
 import { mountAt } from '../mounts.ts';
+import { table } from '../output.ts';
 import { doorIsOpen } from './door.ts';
 import type { FoundMachine } from './host.ts';
 
@@ -51,6 +52,26 @@ async function stateOfDoor(
 ): Promise<MachineStatus['door']> {
   if (!mountAt(door.mount)) return 'closed';
   return running && (await doorIsOpen(door)) ? 'open' : 'broken';
+}
+
+/** The machines for a person; nothing when there is none. */
+export function machineLines(machines: readonly MachineStatus[]): string[] {
+  return machines.length === 0 ? [] : ['', machinesTable(machines)];
+}
+
+export function machinesTable(machines: readonly MachineStatus[]): string {
+  return table([
+    ['MACHINE', 'STATE', 'VMM', 'BASE', 'SSH', 'VIEW', 'MOUNT'],
+    ...machines.map((machine) => [
+      machine.name,
+      machine.state,
+      machine.accelerator === null ? machine.vmm : `${machine.vmm} (${machine.accelerator})`,
+      machine.base,
+      machine.ssh ?? '-',
+      machine.door ?? '-',
+      machine.mount ?? '-',
+    ]),
+  ]);
 }
 
 /** Something should be up, and is not. */
