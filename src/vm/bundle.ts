@@ -7,7 +7,6 @@ import { createHash } from 'node:crypto';
 import {
   chmodSync,
   copyFileSync,
-  cpSync,
   existsSync,
   linkSync,
   mkdirSync,
@@ -17,6 +16,7 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
+import { stripTypeScriptTypes } from 'node:module';
 import { basename, dirname, join, relative } from 'node:path';
 import { projectDir, version } from '../base/version.ts';
 import type { Effects } from './effects.ts';
@@ -77,6 +77,27 @@ function filesBelow(dir: string, wanted: (path: string) => boolean): string[] {
 interface LockPackage {
   readonly dev?: boolean;
   readonly optional?: boolean;
+}
+
+/**
+ * Runs our modules as they are. Types are taken out when the bundle is made: a guest that is emulated would need seconds for it at its
+ * first start. The launcher loads this when it is there.
+ */
+const PLAIN = `import { readFileSync } from 'node:fs';
+import { registerHooks } from 'node:module';
+
+registerHooks({
+  load: (url, context, next) =>
+    url.endsWith('.ts')
+      ? { format: 'module', source: readFileSync(new URL(url), 'utf8'), shortCircuit: true }
+      : next(url, context),
+});
+`;
+
+/** What a file of the bundle holds, when that is not its source's bytes. */
+function rewritten(name: string, from: string): string | undefined {
+  if (!name.startsWith('src/') || !name.endsWith('.ts')) return undefined;
+  return stripTypeScriptTypes(readFileSync(from, 'utf8'));
 }
 
 /** The packages that run, as package-lock.json says, for one architecture. */
@@ -149,13 +170,18 @@ export async function makeBundle(effects: Effects, cache: CacheFiles, arch = hos
   const nodeFrom = files.get(node);
   if (!nodeFrom) throw new VmError(`the pinned Node is not installed: ${node}`);
   files.set(node, await strippedNode(effects, cache, nodeFrom));
+  const texts = new Map([...files].map(([name, from]) => [name, rewritten(name, from)]));
   // What the launcher looks for: that everything is installed.
   const stamp = `prod ${sha256(readFileSync(`${projectDir}/package-lock.json`))}\n`;
   const lines = [...files].map(([name, from]) => {
     const mode = statSync(from).mode & 0o111 ? FILE_MODES.program : FILE_MODES.plain;
-    return `${sha256(readFileSync(from))} ${mode.toString(8)} ${name}`;
+    return `${sha256(texts.get(name) ?? readFileSync(from))} ${mode.toString(8)} ${name}`;
   });
-  lines.push(`${sha256(stamp)} 644 node_modules/.gate-stamp`);
+  const ours = new Map([
+    ['node_modules/.gate-stamp', stamp],
+    ['plain.mjs', PLAIN],
+  ]);
+  for (const [name, text] of ours) lines.push(`${sha256(text)} 644 ${name}`);
   const manifest = `${lines.sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1)).join('\n')}\n`;
   const full = `${version()}+${sha256(manifest).slice(0, 12)}`;
   const dir = `${cache.bundles}/${full}`;
@@ -171,10 +197,15 @@ export async function makeBundle(effects: Effects, cache: CacheFiles, arch = hos
     const name = nameOf(line);
     const from = files.get(name);
     if (from === undefined) continue;
-    place(name, (to) => (name === node ? linkSync(from, to) : cpSync(from, to)));
+    const text = texts.get(name);
+    place(name, (to) => {
+      if (text !== undefined) writeFileSync(to, text);
+      else if (name === node) linkSync(from, to);
+      else copyFileSync(from, to);
+    });
     chmodSync(`${temporary}/${name}`, Number.parseInt(line.split(' ')[1]!, 8));
   }
-  place('node_modules/.gate-stamp', (to) => writeFileSync(to, stamp));
+  for (const [name, text] of ours) place(name, (to) => writeFileSync(to, text));
   place('MANIFEST', (to) => writeFileSync(to, manifest));
   place('VERSION', (to) => writeFileSync(to, `${full}\n`));
   for (const entry of readdirSync(temporary, { recursive: true, withFileTypes: true }))

@@ -10,6 +10,8 @@ import type { MachineFiles } from './names.ts';
 
 /** In a guest under TCG everything takes its time: Node alone starts in 2.4 s. */
 const GUEST_MS = 180_000;
+/** Three programs start there for the first time. */
+const UNITS_MS = 420_000;
 
 /** Runs a shell's line in the guest. Throws a VmError with what it said. */
 export async function inGuest(
@@ -17,11 +19,15 @@ export async function inGuest(
   target: SshTarget,
   what: string,
   command: string,
-  more: { readonly input?: string | NodeJS.ReadableStream; readonly anyStatus?: boolean } = {},
+  more: {
+    readonly input?: string | NodeJS.ReadableStream;
+    readonly anyStatus?: boolean;
+    readonly limitMs?: number;
+  } = {},
 ): Promise<Ran> {
   const ran = await effects.run('ssh', sshArguments(target, command), {
     what,
-    limitMs: GUEST_MS,
+    limitMs: more.limitMs ?? GUEST_MS,
     anyStatus: true,
     input: more.input as never,
   });
@@ -195,5 +201,8 @@ export async function startUnits(
     'journalctl -q --no-pager -o cat -n 12 -u gate-broker -u gate-mount >&2',
     'exit 1',
   ].join('\n');
-  await inGuest(effects, root, 'start the broker and the view', script, { input: guestEnv(settings) });
+  await inGuest(effects, root, 'start the broker and the view', script, {
+    input: guestEnv(settings),
+    limitMs: UNITS_MS,
+  });
 }
