@@ -110,7 +110,8 @@ export async function startMachine(host: Host, options: MachineOptions): Promise
     journal.note(`${options.name} was killed or the host went down: starting it again`);
   if (before && options.rebuild) await stopMachine(host, files, before);
   if (options.vmm === 'firecracker') {
-    throw new VmError('firecracker is not here yet');
+    const { startFirecracker } = await import('./firecracker/index.ts');
+    return startFirecracker(host, files, options);
   }
   const image =
     options.rebuild || !before || !imageIsThere(before.image) ? await imageFor(host, options) : before.image;
@@ -313,7 +314,10 @@ export async function stopMachine(
           anyStatus: true,
         })
         .catch(() => undefined);
-  const how = await stopQemu(effects, files, record?.process);
+  const how =
+    record?.vmm === 'firecracker'
+      ? await (await import('./firecracker/index.ts')).stopFirecracker(host, files, record)
+      : await stopQemu(effects, files, record?.process);
   if (record && !effects.dry) {
     const { process: _gone, ...rest } = readMachine(files) ?? record;
     writeMachine(effects, files, rest);
