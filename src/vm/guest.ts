@@ -1,6 +1,5 @@
 /** What is done in a guest that runs, over ssh: Gate upgraded, its units configured and started, the repository brought in. */
-import { createReadStream, existsSync, readFileSync } from 'node:fs';
-import { projectDir } from '../base/version.ts';
+import { createReadStream, readFileSync } from 'node:fs';
 import { type SshTarget, shellWord, sshArguments, sshOptions } from '../ssh/index.ts';
 import { type Bundle, difference, GUEST_COMMAND, GUEST_DIR } from './bundle.ts';
 import type { Effects, Ran } from './effects.ts';
@@ -154,9 +153,7 @@ export const GUEST_ENV = '/etc/gate/gate.env';
 export const GUEST_MOUNT = '/mnt/gate';
 export const GUEST_STATE = '/var/lib/gate';
 /** Those of systems/gate_vm/units/. */
-const UNITS = ['broker', 'mount', 'sftp']
-  .filter((name) => existsSync(`${projectDir}/src/cli/commands/${name}.ts`))
-  .map((name) => `gate-${name}.service`);
+const UNITS = ['gate-broker.service', 'gate-mount.service', 'gate-sftp.service'] as const;
 
 /** /etc/gate/gate.env: what systemd's units take for Gate's options. */
 export function guestEnv(settings: GuestSettings): string {
@@ -164,6 +161,8 @@ export function guestEnv(settings: GuestSettings): string {
     GATE_STATE_DIR: GUEST_STATE,
     GATE_REPO: settings.repo,
     GATE_MOUNT: settings.mount,
+    GATE_SERVE: `${GUEST_STATE}/view.sock`,
+    GATE_SFTP_USER: GUEST_USER,
     GATE_SOCKET_GROUP: GUEST_USER,
     ...settings.options,
   };
@@ -197,8 +196,8 @@ export async function startUnits(
     'verb=start; [ $changed = 0 ] || verb=restart',
     // Each of them says when it answers: when this comes back, the view is mounted.
     `systemctl $verb ${UNITS.join(' ')} && exit 0`,
-    'systemctl --no-pager -n 0 status gate-broker gate-mount | grep -E "●|Active:" >&2',
-    'journalctl -q --no-pager -o cat -n 12 -u gate-broker -u gate-mount >&2',
+    'systemctl --no-pager -n 0 status gate-broker gate-mount gate-sftp | grep -E "●|Active:" >&2',
+    'journalctl -q --no-pager -o cat -n 12 -u gate-broker -u gate-mount -u gate-sftp >&2',
     'exit 1',
   ].join('\n');
   await inGuest(effects, root, 'start the broker and the view', script, {

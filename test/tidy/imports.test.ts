@@ -33,7 +33,21 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   ssh: ['base'],
   remote: ['base', 'lock', 'sys', 'fuse', 'view', 'mount', 'ssh'],
   vm: ['base', 'sys', 'ssh'],
-  cli: ['base', 'sys', 'lock', 'fuse', 'store', 'broker', 'client', 'view', 'mount', 'sftp', 'ssh', 'remote', 'vm'],
+  cli: [
+    'base',
+    'sys',
+    'lock',
+    'fuse',
+    'store',
+    'broker',
+    'client',
+    'view',
+    'mount',
+    'sftp',
+    'ssh',
+    'remote',
+    'vm',
+  ],
 };
 
 const isSource = (name: string) => name.endsWith('.ts') && !name.endsWith('.test.ts');

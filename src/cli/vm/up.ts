@@ -3,7 +3,7 @@ import type { StateFiles } from '../../base/state.ts';
 import { alone, type Host, serveRepo, startMachine } from '../../vm/lifecycle.ts';
 import { GUEST_USER, type MachineRecord, readMachine, sshTarget, writeMachine } from '../../vm/machine.ts';
 import { machineFiles } from '../../vm/names.ts';
-import { CliError, type Context, usage } from '../context.ts';
+import { type Context, usage } from '../context.ts';
 import { resolved } from '../locate.ts';
 import { BROKER_OPTIONS, envName, givenOptions, MOUNT_OPTIONS, readConfig } from '../options.ts';
 import { print, printJson } from '../output.ts';
@@ -72,7 +72,8 @@ async function openTheDoor(
 ): Promise<void> {
   const { effects, journal } = host;
   const machine = machineFiles(host.vmDir, record.name);
-  const target = sshTarget(machine, record, GUEST_USER);
+  // Only its own user may use the view's socket; that is root.
+  const target = sshTarget(machine, record, method === 'gate' ? 'root' : GUEST_USER);
   const door = { method, mount, stateDir: files.dir };
   if (effects.dry) {
     for (const line of planned(context, door, target, record.repo)) print(line);
@@ -108,9 +109,4 @@ function tell(host: Host, record: MachineRecord, method: string, mount: string, 
       config: machineFiles(host.vmDir, record.name).sshConfig,
     },
   });
-}
-
-/** A repository for a machine: a folder that is not itself the mount of one. */
-export function checkRepo(repo: string, mount: string | undefined): void {
-  if (mount === repo) throw new CliError(`${repo} is the mount of the virtual machine's view`);
 }
