@@ -12,6 +12,7 @@ import * as ops from '../view/ops.ts';
 import { Reservation } from '../view/reserve.ts';
 import type { PathOp, Plan } from '../view/targets.ts';
 import type { View } from '../view/view.ts';
+import { SFTP_LIMITS } from './protocol.ts';
 
 /**
  * How long a change waits for a file that this very connection has open: sshfs sends the CLOSE of a file from another thread, so that the
@@ -60,18 +61,26 @@ export class Changes {
     const kind = op.op === 'create' || plan.handsOver ? 'handle' : 'name';
     let early = false;
     let reservation: Reservation | undefined;
+    const waitMs = this.#waitMs(op);
     const settled = () => {
       if (reservation === undefined) {
         early = true;
         return;
       }
+      timer.cancel();
       this.#open.delete(reservation);
       for (const node of pinned) node.lookups--;
       this.#settled(reservation, op, run, done, caller, tries);
       for (const node of pinned) view.tree.release(node);
     };
-    reservation = new Reservation(view, caller, plan, kind, { settled, queued() {} }, this.#waitMs(op));
+    reservation = new Reservation(view, caller, plan, kind, { settled, queued() {} }, waitMs);
     this.#open.set(reservation, pinned);
+    const timer = view.clock.after(waitMs + SFTP_LIMITS.answerMs, () => {
+      if (!this.#open.delete(reservation)) return;
+      reservation.drop();
+      for (const node of pinned) view.tree.forget(node, 1);
+      done(-sys.ENOLCK, 'the broker does not answer');
+    });
     if (early) settled();
   }
 

@@ -34,6 +34,9 @@ class Pending {
   readonly caller: Caller;
   readonly done: OpenDone;
   opening: Opening | null = null;
+  /** Known until it is answered, whoever else forgets it. */
+  node: Node | null = null;
+  timer: { cancel(): void } | null = null;
   parked = false;
   creates = false;
   /** What follows it: run when it is answered. */
@@ -75,6 +78,14 @@ export class Opens {
     this.#pending.set(tid, pending);
     this.#newest.set(request.key, pending);
     this.#walk(pending);
+    if (!this.#pending.has(tid)) return;
+    const { clock, options } = this.#shared.view;
+    pending.timer = clock.after((options.waitMs ?? 0) + SFTP_LIMITS.answerMs, () => {
+      // A create has its own limit.
+      if (pending.opening === null) return;
+      this.#stop(pending);
+      this.#end(pending, -sys.ENOLCK, 'the broker does not answer');
+    });
   }
 
   /**
@@ -97,7 +108,7 @@ export class Opens {
       pending.parked = true;
       return true;
     }
-    pending.opening.cancel();
+    this.#stop(pending);
     this.#end(pending, -sys.EAGAIN, `${SFTP_LIMITS.parkedOpens} opens of this connection wait already`);
     return true;
   }
@@ -105,12 +116,21 @@ export class Opens {
   /** The connection ended: all leave the queue. */
   close(): void {
     for (const [tid, pending] of this.#pending) {
-      pending.opening?.cancel();
+      this.#stop(pending);
+      pending.timer?.cancel();
       this.#shared.view.kept.drop(tid);
       this.#shared.actors.remove(tid);
     }
     this.#pending.clear();
     this.#newest.clear();
+  }
+
+  /** Leaves the queue, if it is in one. */
+  #stop(pending: Pending): void {
+    pending.opening?.cancel();
+    pending.opening = null;
+    if (pending.node !== null) this.#shared.view.tree.forget(pending.node, 1);
+    pending.node = null;
   }
 
   #walk(pending: Pending): void {
@@ -138,12 +158,13 @@ export class Opens {
     const { view } = this.#shared;
     const { caller } = pending;
     const flags = pending.request.flags & ~(sys.O_CREAT | sys.O_EXCL);
-    // Known until it is answered, whoever else forgets it.
     node.lookups++;
+    pending.node = node;
     let over = false;
     const done = (error: number, handle: Handle | null) => {
       over = true;
       pending.opening = null;
+      pending.node = null;
       node.lookups--;
       if (handle === null) view.tree.release(node);
       if (!this.#pending.has(caller.tid)) {
@@ -196,6 +217,7 @@ export class Opens {
 
   #end(pending: Pending, result: Handle | number, message: string): void {
     const { request, caller, done, after } = pending;
+    pending.timer?.cancel();
     this.#pending.delete(caller.tid);
     if (this.#newest.get(request.key) === pending) this.#newest.delete(request.key);
     // Of a name that led elsewhere, and now leads to nothing that can be opened.

@@ -91,4 +91,6 @@ export const SFTP_LIMITS = {
   /** Bytes of one answer to SSH_FXP_READDIR, about. */
   listingBytes: 32 * 1024,
   connections: 128,
+  /** How much longer than its wait limit a request waits for the broker's answer: whoever is silent for so long is away. */
+  answerMs: 3000,
 } as const;

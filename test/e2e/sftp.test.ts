@@ -1,6 +1,6 @@
 /** The view over SFTP: the stock clients, and sshfs with real programs in it, in the same queues as the mount beside it. */
 import assert from 'node:assert/strict';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { until } from '../../src/base/clock.ts';
@@ -8,6 +8,9 @@ import { projectDir } from '../../src/base/version.ts';
 import { doorRecords, mountDoor, unmountDoor } from '../../src/cli/doors/index.ts';
 import { type Actor, type Gate, isMounted, PATIENCE_MS, type Running, startGate } from './harness.ts';
 import { type Sshd, startSshd } from './sshd.ts';
+
+/** uid and gid of Debian's `nobody` and `nogroup`. */
+const NOBODY = 65_534;
 
 interface Rig {
   readonly gate: Gate;
@@ -111,6 +114,30 @@ test('nothing outside the root is to be had', async (t) => {
   // Within the view `/` is the view's root.
   writeFileSync(`${gate.root}/in`, 'in');
   await ok(gate.run('scp', [...sshd.options, `${sshd.target.host}:d/all/in`, `${gate.dir}/got`]));
+});
+
+test('as an ordinary user it is that user, in everything', async (t) => {
+  const gate = await startGate(t);
+  writeFileSync(`${gate.root}/secret`, 'root only', { mode: 0o600 });
+  chownSync(gate.root, NOBODY, NOBODY);
+  chmodSync(gate.dir, 0o755);
+  const socket = await gate.startSftp(['--user', 'nobody']);
+  const { mode, uid } = statSync(socket);
+  assert.deepEqual([mode & 0o777, uid], [0o600, NOBODY]);
+  // The client is that user's, too, as behind an sshd.
+  writeFileSync(`${gate.dir}/relay`, `#!/bin/sh\nexec ${projectDir}/gate sftp --connect ${socket}\n`, {
+    mode: 0o755,
+  });
+  writeFileSync(`${gate.dir}/up`, 'up');
+  writeFileSync(
+    `${gate.dir}/batch`,
+    `put ${gate.dir}/up new\n-get secret ${gate.dir}/stolen\nmkdir d\nrename new d/new\n`,
+  );
+  const { status, err } = await gate.run('sftp', ['-D', `${gate.dir}/relay`, '-b', `${gate.dir}/batch`]).done;
+  assert.equal(status, 0, err);
+  assert.match(err, /secret.*[Pp]ermission denied/);
+  assert.equal(statSync(`${gate.root}/d/new`).uid, NOBODY);
+  await gate.idle();
 });
 
 test('writers and readers take turns across sshfs and the mount, and a reader sees all that was written', async (t) => {

@@ -33,6 +33,8 @@ class CorePort implements LockPort {
   readonly core: LockCore;
   readonly #answers = new Map<string, LockAnswers>();
   onQueued: (tid: number) => void = () => {};
+  /** A broker that is away. */
+  silent = false;
 
   constructor() {
     let next = 1;
@@ -66,6 +68,7 @@ class CorePort implements LockPort {
   acquire(request: LockRequest, answers: LockAnswers): void {
     const { requestId, owner, kind, targets, waitMs, tid } = request;
     this.#answers.set(requestId, answers);
+    if (this.silent) return;
     const more = { session: 's', volume: 'v', leaseMs: null, holdCapMs: null };
     this.#apply({ type: 'acquire', request: { requestId, owner, kind, targets, waitMs, ...more } });
     if (this.core.waits().some((wait) => wait.request.requestId === requestId))
@@ -106,6 +109,7 @@ interface Bench {
   readonly outside: string;
   readonly view: View;
   readonly port: CorePort;
+  readonly walker: Walker;
   open(): Client;
 }
 
@@ -204,6 +208,7 @@ function bench(t: TestContext): Bench {
     outside,
     view,
     port,
+    walker,
     open() {
       return new Client((client) => {
         const transport = { send: (packet: Buffer) => client.take(packet), queuedBytes: 0 };
@@ -335,8 +340,10 @@ function outsideOf(bench: Bench): string {
   return `${readdirSync(bench.outside).sort().join()}:${readFileSync(join(bench.outside, 'canary'), 'utf8')}`;
 }
 
-function clean({ view, port }: Bench): void {
+function clean({ view, port, walker }: Bench): void {
   assert.equal(view.handles.size, 0);
+  walker.close();
+  assert.equal(view.tree.nodes, 1, 'only the root is known still');
   assert.deepEqual([...port.core.holdsOf('s')], []);
   assert.deepEqual(port.core.waits(), []);
 }
@@ -472,5 +479,20 @@ test('limits: parked opens, open files, long paths', async (t) => {
   assert.equal(client.connection.openFiles, SFTP_LIMITS.handles);
   client.connection.close();
   holder.connection.close();
+  clean(all);
+});
+
+test('a broker that is away stops nobody for long', async (t) => {
+  const all = bench(t);
+  const client = all.open();
+  client.connection.feed(INIT);
+  all.port.silent = true;
+  const names = Array.from({ length: 12 }, (_, i) => i + 1);
+  for (const id of names)
+    client.connection.feed(packet(FXP.OPEN, u32(id), str('x'), u32(FXF.READ), NO_ATTRIBUTES));
+  client.connection.feed(packet(FXP.REMOVE, u32(20), str('y')));
+  client.connection.feed(packet(FXP.OPEN, u32(21), str('made'), u32(FXF.WRITE | FXF.CREAT), NO_ATTRIBUTES));
+  for (const id of [...names, 20, 21]) assert.equal(await client.status(id), FX.FAILURE);
+  client.connection.close();
   clean(all);
 });
