@@ -118,7 +118,6 @@ export class RemoteServer {
     const session = resumed ? named! : this.#begin(hello);
     if (session === null) return false;
     if (session.link !== null) this.#drop(session, 'it came back over another connection', false);
-    session.incoming.restart();
     const { volume, name, ttlMs } = this.#parts;
     const { token } = session;
     const received = session.incoming.received;

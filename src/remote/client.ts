@@ -110,7 +110,6 @@ function greeted(): void {
     incoming = new Incoming();
     kernel.begin();
   }
-  incoming.restart();
   token = frame.token;
   ttlMs = frame.ttlMs;
   kernel.state = 'live';

@@ -109,8 +109,12 @@ export class Incoming {
   #bytes = Buffer.allocUnsafe(256 * 1024);
   #from = 0;
   #to = 0;
-  /** Bytes of the frames taken so far. */
-  received = 0;
+  #received = 0;
+
+  /** Bytes so far, those of a frame that is not whole yet too: a new connection goes on in the middle of it. */
+  get received(): number {
+    return this.#received;
+  }
 
   /** Where the next bytes are to be put; never empty. */
   room(): Buffer {
@@ -138,6 +142,7 @@ export class Incoming {
   /** So many bytes were put there. */
   arrived(bytes: number): void {
     this.#to += bytes;
+    this.#received += bytes;
   }
 
   /** The content of the next frame, valid until `room` is called; null: it is not there yet; undefined: this is no frame. */
@@ -150,14 +155,7 @@ export class Incoming {
     const type = this.#bytes[this.#from + 4]!;
     const content = this.#bytes.subarray(this.#from + FRAME_HEADER_BYTES, this.#from + length);
     this.#from += length;
-    this.received += length;
     return { type, content };
-  }
-
-  /** A new connection: what is there of an unfinished frame comes again. */
-  restart(): void {
-    this.#from = 0;
-    this.#to = 0;
   }
 }
 
