@@ -162,6 +162,8 @@ export function guestEnv(settings: GuestSettings): string {
     GATE_REPO: settings.repo,
     GATE_MOUNT: settings.mount,
     GATE_SERVE: `${GUEST_STATE}/view.sock`,
+    // The host has root's key anyway: it may use the view's own protocol as its ordinary user.
+    GATE_VIEW_USER: GUEST_USER,
     GATE_SFTP_USER: GUEST_USER,
     GATE_SOCKET_GROUP: GUEST_USER,
     ...settings.options,

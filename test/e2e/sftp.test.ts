@@ -221,6 +221,7 @@ test('locks and waits of a client that is gone are gone', async (t) => {
   const file = await here.open('g', 'WRONLY');
   const waits = there.open('g');
   await gate.queued('g', 1);
+  assert.match(await ok(gate.gate(['who', gate.path('f')])), /sftp:\d+:\d+/);
   await sshd.stop();
   await gate.queued('g', 0);
   const freed = await here.open('f', 'WRONLY');

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { sync as runSync } from '../../src/cli/sync/index.ts';
 import { startGate } from './harness.ts';
 import { startSshd } from './sshd.ts';
 
@@ -15,11 +16,18 @@ async function rig(t: TestContext) {
   const { host, port, identityFile, hostKeys } = sshd.target;
   const flags = ['--vm-user', 'root', '--vm-host', host, '--ssh-port', `${port}`, '--ssh-key', identityFile!];
   flags.push('--known-hosts', hostKeys!.file, '--host-key-alias', hostKeys!.alias, '--vm-repo-path', there);
-  const sync = async (...more: string[]) => {
-    const { status, out, err } = await gate.gate(['sync', here, ...flags, ...more, '--json']).done;
-    const result = out === '' ? undefined : (JSON.parse(out) as Record<string, unknown>);
-    return { status, err, ...result } as Record<string, unknown> & { status: number; err: string };
-  };
+  const sync = (...more: ('--back' | '--delete' | '--force' | '--dry-run')[]) =>
+    runSync({
+      here,
+      there,
+      target: sshd.target,
+      back: more.includes('--back'),
+      delete: more.includes('--delete'),
+      force: more.includes('--force'),
+      dryRun: more.includes('--dry-run'),
+      exclude: [],
+      stateDir: gate.state,
+    });
   const at = (dir: string, files: Record<string, string | null>) => {
     for (const [name, text] of Object.entries(files))
       if (text === null) rmSync(join(dir, name), { recursive: true });
@@ -40,11 +48,11 @@ test('there and back again, and nothing is lost on the way', async (t) => {
   const dry = await sync('--dry-run');
   assert.deepEqual(dry.send, ['a', 'd', 'd/b', 'd/e', 'd/e/c', strange, 'link'].sort());
   assert.ok(!existsSync(there));
-  assert.equal((await sync()).status, 0);
+  assert.equal((await sync()).done, true);
   assert.equal(read(there, 'link'), 'b');
   assert.equal(read(there, strange), 's');
   const again = await sync();
-  assert.deepEqual([again.status, again.send, again.kept, again.theirs], [0, [], [], []]);
+  assert.deepEqual([again.done, again.send, again.kept, again.theirs], [true, [], [], []]);
 
   // Each side changes something of its own.
   at(here, { a: 'a2', 'd/b': null });
@@ -63,27 +71,28 @@ test('there and back again, and nothing is lost on the way', async (t) => {
   at(here, { a: 'here', new: 'n' });
   at(there, { a: 'there' });
   const refused = await sync();
-  assert.deepEqual([refused.status, refused.done, refused.conflicts], [1, false, ['a']]);
+  assert.deepEqual([refused.done, refused.conflicts], [false, ['a']]);
   assert.ok(!existsSync(join(there, 'new')));
   const words = await gate.gate(['sync', here, ...flags]).done;
+  assert.equal(words.status, 1);
   assert.match(words.out, /1 changed on both sides:\n {2}a\n/);
   assert.match(words.err, /nothing was done/);
-  assert.equal((await sync('--force')).status, 0);
+  assert.equal((await sync('--force')).done, true);
   assert.deepEqual([read(there, 'a'), read(there, 'new')], ['here', 'n']);
 
   // The same content under another time is no conflict.
   at(here, { a: 'same' });
   at(there, { a: 'same' });
   const equal = await sync();
-  assert.deepEqual([equal.status, equal.conflicts, equal.send], [0, [], []]);
+  assert.deepEqual([equal.done, equal.conflicts, equal.send], [true, [], []]);
   at(there, { a: 'next' });
   assert.deepEqual((await sync('--back')).send, ['a']);
 });
 
 test('a machine that cannot be reached is told of, and nothing is changed', async (t) => {
-  const { here, sync, at } = await rig(t);
+  const { gate, here, at, flags } = await rig(t);
   at(here, { a: 'a' });
-  const { status, err } = await sync('--ssh-port', '1');
+  const { status, err } = await gate.gate(['sync', here, ...flags, '--ssh-port', '1']).done;
   assert.equal(status, 1);
   assert.match(err, /cannot reach root@127\.0\.0\.1:1/);
 });

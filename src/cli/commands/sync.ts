@@ -1,14 +1,16 @@
 import type { Command } from 'commander';
-import type { Context } from '../context.ts';
-import { EXIT } from '../context.ts';
+import { GUEST_USER, sshTarget, stateOf } from '../../vm/machine.ts';
+import { CliError, type Context, EXIT } from '../context.ts';
 import { stateToUse } from '../locate.ts';
 import { print, printJson, say, snake } from '../output.ts';
 import { checkDir } from '../reach.ts';
 import { type SyncResult, sync } from '../sync/index.ts';
 import { addTargetOptions, type TargetFlags, targetOf } from '../target.ts';
+import { theMachine, told } from '../vm/host.ts';
 
 interface Flags extends TargetFlags {
-  readonly vmRepoPath: string;
+  readonly vm?: string | true;
+  readonly vmRepoPath?: string;
   readonly back?: boolean;
   readonly delete?: boolean;
   readonly force?: boolean;
@@ -22,9 +24,11 @@ interface Flags extends TargetFlags {
 const SHOWN_MAX = 20;
 
 export function register(command: Command, context: Context, finish: (status: number) => void): void {
-  command.argument('[REPO]', 'the folder here', '.');
+  command
+    .argument('[REPO]', "the folder here (default: the one of --vm's machine, else this one)")
+    .option('--vm [NAME]', 'a machine of gate up --vm: nothing else need be named');
   addTargetOptions(command)
-    .option('--vm-repo-path <DIR>', 'the folder over there', '/srv/repo')
+    .option('--vm-repo-path <DIR>', 'the folder over there (default: /srv/repo)')
     .option('--back', 'bring home what was changed over there, instead of sending what was changed here')
     .option('--delete', 'remove what the sending side does not have, too')
     .option('--force', "where both sides changed a file, take the sending side's")
@@ -32,11 +36,11 @@ export function register(command: Command, context: Context, finish: (status: nu
     .option('--exclude <NAMES>', 'names that are left out wherever they stand, with commas', names, [])
     .option('--state-dir <DIR>', 'where it is remembered what was the same on both sides [GATE_STATE_DIR]')
     .option('--json', 'one JSON document');
-  command.action(async (repo: string, flags: Flags) => {
+  command.action(async (repo: string | undefined, flags: Flags) => {
+    const ends =
+      flags.vm === undefined ? namedEnds(context, repo, flags) : await machineEnds(context, repo, flags);
     const result = await sync({
-      here: checkDir(context, repo, 'folder'),
-      target: targetOf(context, flags),
-      there: flags.vmRepoPath,
+      ...ends,
       back: flags.back ?? false,
       delete: flags.delete ?? false,
       force: flags.force ?? false,
@@ -48,6 +52,32 @@ export function register(command: Command, context: Context, finish: (status: nu
     else tellSync(result);
     finish(result.done || result.dryRun ? EXIT.done : EXIT.failed);
   });
+}
+
+type Ends = Pick<Parameters<typeof sync>[0], 'here' | 'target' | 'there'>;
+
+function namedEnds(context: Context, repo = '.', flags: Flags): Ends {
+  const { vmRepoPath: there = '/srv/repo' } = flags;
+  return { here: checkDir(context, repo, 'folder'), target: targetOf(context, flags), there };
+}
+
+async function machineEnds(context: Context, repo: string | undefined, flags: Flags): Promise<Ends> {
+  const { stateDir, vm } = flags;
+  const machine = await told(() =>
+    theMachine(
+      context,
+      { ...(stateDir !== undefined && { stateDir }) },
+      typeof vm === 'string' ? vm : undefined,
+    ),
+  );
+  const { record, files, name } = machine;
+  if (stateOf(record) !== 'running' || !record)
+    throw new CliError(`${name} does not run`, { hint: `'gate vm start ${name}' starts it.` });
+  return {
+    here: checkDir(context, repo ?? record.repo, 'folder'),
+    target: sshTarget(files, record, GUEST_USER),
+    there: flags.vmRepoPath ?? record.guestRepo,
+  };
 }
 
 function names(value: string, before: string[]): string[] {
