@@ -28,16 +28,26 @@ function blockersOf(state: BrokerState, { request }: Waiter, budget: { left: num
   if (budget.left <= 0) return [];
   const status = state.parts.core.blockersOf(request.requestId, request.session);
   if (!status) return [];
+  const away = (session: string) => (state.parts.core.isAway(session) ? ({ away: true } as const) : {});
   budget.left -= status.holds.length + status.waiters.length;
   const holds = status.holds.slice(0, BLOCKERS_SHOWN).map((hold): Blocker => {
     const { path, mode } = metTarget(hold.targets, request.targets);
     const { owner } = shownOwner(hold.owner);
-    return { owner, state: 'holds', path, mode, sinceMs: hold.grantedAtMs, who: hold.who };
+    return {
+      owner,
+      state: 'holds',
+      path,
+      mode,
+      sinceMs: hold.grantedAtMs,
+      who: hold.who,
+      ...away(hold.session),
+    };
   });
   const waiters = status.waiters.slice(0, BLOCKERS_SHOWN - holds.length).map((waiter): Blocker => {
     const { path, mode } = metTarget(waiter.request.targets, request.targets);
     const { owner } = shownOwner(waiter.request.owner);
-    return { owner, state: 'waits', path, mode, sinceMs: waiter.arrivedAtMs, who: waiter.request.who };
+    const { who, session } = waiter.request;
+    return { owner, state: 'waits', path, mode, sinceMs: waiter.arrivedAtMs, who, ...away(session) };
   });
   return [...holds, ...waiters];
 }

@@ -111,6 +111,9 @@ export async function loadState(
   for (const { request, arrivedAtMs } of waiters)
     state.loadedWaiter(request.session, request.requestId, arrivedAtMs);
 
+  // Before anything is decided anew.
+  const away = [...known].filter((session) => session !== HTTP_SESSION);
+  state.apply({ type: 'away', sessions: away, away: true });
   for (const { request } of waiters)
     if (request.session === HTTP_SESSION)
       state.apply({ type: 'cancel', requestId: request.requestId, session: HTTP_SESSION });

@@ -145,6 +145,7 @@ export class Sessions {
     session.pending.clear();
     session.reasserted = undefined;
     this.heard(session);
+    this.#state.apply({ type: 'away', sessions: [session.id], away: false });
     this.#event('session_resumed', session);
     this.onResume(session);
     return session;
@@ -164,7 +165,10 @@ export class Sessions {
 
   /** Its connection broke. What it holds and waits for stays, for the TTL. */
   detach(session: Session, outlet: Outlet): void {
-    if (session.outlet === outlet) session.outlet = undefined;
+    if (session.outlet !== outlet) return;
+    session.outlet = undefined;
+    // A broker that stops decides nothing more.
+    if (!this.#ended) this.#state.apply({ type: 'away', sessions: [session.id], away: true });
   }
 
   /** Ends a session and all that it holds. */

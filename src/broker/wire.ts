@@ -319,6 +319,8 @@ export interface Blocker {
   readonly mode: Mode;
   readonly sinceMs: number;
   readonly who?: Who;
+  /** Its client cannot be reached: it comes back, or this ends with its session. */
+  readonly away?: true;
 }
 
 export type Push =

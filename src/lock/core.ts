@@ -108,6 +108,9 @@ export class LockCore extends Queries {
       case 'end_session':
         this.#endSession(command);
         break;
+      case 'away':
+        this.#away(command);
+        break;
       case 'break':
         this.#engine.end(this.#held(command.lockId), 'forced');
         break;
@@ -301,6 +304,17 @@ export class LockCore extends Queries {
     const why = reason === 'released' ? 'cancelled' : 'session_lost';
     for (const lock of locks) if (lock.hold === null) this.#engine.refuse(lock, why, 'Its session ended.');
     for (const lock of locks) if (!lock.ended) this.#engine.end(lock, reason);
+  }
+
+  #away({ sessions, away }: CommandOf<'away'>): void {
+    for (const name of sessions) {
+      const session = this.tables.findSession(name);
+      if (session === undefined || session.away === away) continue;
+      session.away = away;
+      if (away) continue;
+      for (const { owner } of session.requests.values())
+        if (owner.waiting.size > 0) this.#engine.suspect(owner);
+    }
   }
 
   #retarget({ requestId, session, targets }: CommandOf<'retarget'>): void {

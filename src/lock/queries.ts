@@ -93,6 +93,11 @@ export class Queries {
     }
   }
 
+  /** As the command `away` said last. */
+  isAway(session: string): boolean {
+    return this.tables.findSession(session)?.away ?? false;
+  }
+
   /** Owners in a waiter's way, nearest first; not all when there are many. */
   protected blockerNames(lock: Lock): string[] {
     const names = new Set<string>();

@@ -24,6 +24,8 @@ export class Session {
   readonly requests = new Map<string, Lock>();
   /** Holds and waiters. */
   locks = 0;
+  /** Nobody speaks for it at the moment: it comes back, or ends by itself. */
+  away = false;
 
   constructor(name: string) {
     this.name = name;

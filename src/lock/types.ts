@@ -146,6 +146,11 @@ export type Command =
     }
   /** Ends every hold and every waiter of a session. */
   | { readonly type: 'end_session'; readonly session: string; readonly reason: 'released' | 'session_lost' }
+  /**
+   * The clients of these sessions cannot be reached, or can be again. What they have stands, but who waits for it does not wait for ever:
+   * it closes no circle until they are back.
+   */
+  | { readonly type: 'away'; readonly sessions: readonly string[]; readonly away: boolean }
   /** Ends a hold by force, whatever its count. */
   | { readonly type: 'break'; readonly lockId: string }
   /**

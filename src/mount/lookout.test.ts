@@ -4,7 +4,7 @@ import type { Clock } from '../base/clock.ts';
 import type { GateSession } from '../client/index.ts';
 import type { LockRequest } from '../view/locks.ts';
 import { Lookout } from './lookout.ts';
-import type { Verdict } from './standstill.ts';
+import type { LockWait, Verdict } from './standstill.ts';
 
 /** Time that passes when it is told to. */
 class Time implements Pick<Clock, 'nowMs' | 'after'> {
@@ -89,4 +89,37 @@ test('where requests are queued all the time it looks all the same, but not for 
     lookout.ended(`short${i}`);
   }
   assert.ok(looks.length >= 2, String(looks));
+});
+
+test('what belongs to a session that is away is not looked at', async () => {
+  const clock = new Time();
+  const seen: LockWait[][] = [];
+  const target = { path: 'f', mode: 'write', scope: 'file' };
+  const blocker = { owner: 'o', state: 'waits', path: 'f', mode: 'write', sinceMs: 0 };
+  const waits = [{ requestId: 'a', owner: 'p', session: 's', volume: 'v', targets: [target], ticket: 2 }].map(
+    (wait) => ({
+      ...wait,
+      blockers: [
+        { ...blocker, away: true },
+        { ...blocker, owner: 'there' },
+      ],
+    }),
+  );
+  const lookout = new Lookout({
+    clock,
+    session: () => ({ id: 's', waits: async () => waits }) as unknown as GateSession,
+    volume: 'v',
+    look: async (found) => {
+      seen.push([...found]);
+      return [];
+    },
+    use: () => {},
+  });
+  lookout.asked(asRequest('a'));
+  lookout.queued('a');
+  await clock.pass(1000);
+  assert.deepEqual(
+    seen[0]![0]!.blockers.map(({ owner }) => owner),
+    ['there'],
+  );
 });

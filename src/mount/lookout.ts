@@ -109,12 +109,15 @@ export class Lookout {
       path: wait.targets[0]!.path,
       tid: ours?.tid ?? 0,
       pid: ours?.pid ?? 0,
-      blockers: wait.blockers.map(({ owner, state, who, path }) => ({
-        owner,
-        holds: state === 'holds',
-        pid: who?.host === undefined ? (who?.pid ?? 0) : 0,
-        path,
-      })),
+      // What belongs to nobody who can be reached waits for no process.
+      blockers: wait.blockers
+        .filter(({ away }) => away !== true)
+        .map(({ owner, state, who, path }) => ({
+          owner,
+          holds: state === 'holds',
+          pid: who?.host === undefined ? (who?.pid ?? 0) : 0,
+          path,
+        })),
     };
   }
 }
