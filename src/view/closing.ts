@@ -29,6 +29,7 @@ export class Closing {
     if (!needed) return this.#view.closed(this.#handle);
     for (let i = 0; i < PROBES_AT_ONCE; i++) if (!this.#busy()) return this.#view.closed(this.#handle);
     node.lookups++; // the node stays while its lock does
+    node.closing.add(this.#handle);
     this.#wait();
   }
 
@@ -40,6 +41,7 @@ export class Closing {
         this.#wait();
         return;
       }
+      node.closing.delete(this.#handle);
       this.#view.closed(this.#handle);
       this.#view.tree.forget(node, 1);
     });

@@ -25,8 +25,8 @@ export class Handle {
   lost = false;
   /** It made the file that it is open on. */
   made = false;
-  /** Of a writer on a locked path: who it is, and the version of the file that it opened (stale.ts). */
-  writer: { readonly actor: Actor; readonly version: string } | null = null;
+  /** Of a writer on a locked path: who it is, and the version of the file that it opened, or that was last known as its own (stale.ts). */
+  writer: { readonly actor: Actor; version: string } | null = null;
   /** Content of a virtual file, as it was at open. */
   snapshot: Buffer | null = null;
 

@@ -29,6 +29,8 @@ export class Node {
   mode = 0;
   /** Open handles on it. */
   handles: Set<Handle> = new Set();
+  /** Handles that were closed while somebody could still write through them (closing.ts). */
+  readonly closing: Set<Handle> = new Set();
   /** How many of them are open for writing, held mappings included: while any is, attributes are not cached. */
   writers = 0;
   /** What the file was like when the first of them opened it; null: not known. */

@@ -30,12 +30,12 @@ export class Overwrites {
     flags: number,
     known: PathString | null = null,
   ): string | null | undefined {
-    if (!this.#stale.on || (flags & sys.FMODE_EXEC) !== 0) return null;
+    if ((flags & sys.FMODE_EXEC) !== 0 || (!this.#stale.on && !opensForWriting(flags))) return null;
     const path = known ?? this.#view.pathOf(node);
     if (path === null || (known === null && this.#view.tree.stat(node, scratch) < 0)) return null;
     const version = versionOf(scratch);
     const appends = (flags & sys.O_APPEND) !== 0 && (flags & sys.O_TRUNC) === 0;
-    if (opensForWriting(flags) && !appends && !this.#allowed(actor, path, version)) return undefined;
+    if (opensForWriting(flags) && !appends && !this.#allowed(actor, path, node, version)) return undefined;
     if ((flags & sys.O_ACCMODE) !== sys.O_WRONLY) this.#stale.opened(actor, path, version);
     return version;
   }
@@ -47,7 +47,7 @@ export class Overwrites {
 
   /** A file was made under a lock, by this handle. */
   created(handle: Handle, actor: Actor): void {
-    if (this.#stale.on && handle.grant !== null) handle.writer = { actor, version: '' };
+    if (handle.grant !== null) handle.writer = { actor, version: '' };
   }
 
   /** Nobody writes through this handle any more. */
@@ -63,7 +63,7 @@ export class Overwrites {
   /** A file on a locked path is about to be cut by its name: false when that is refused. */
   truncating(caller: Caller, node: Node): boolean {
     const about = this.#about(caller, node);
-    return about === null || this.#allowed(about.actor, about.path, versionOf(scratch));
+    return about === null || this.#allowed(about.actor, about.path, node, versionOf(scratch));
   }
 
   /** A file on a locked path may have been cut by its name. */
@@ -84,7 +84,7 @@ export class Overwrites {
 
   /** Fills `scratch`. */
   #about(caller: Caller, node: Node): { actor: Actor; path: PathString } | null {
-    const actor = this.#stale.on ? this.#view.knownActor(caller) : null;
+    const actor = this.#view.knownActor(caller);
     const path = actor === null ? null : this.#view.pathOf(node);
     return actor === null || path === null || this.#view.tree.stat(node, scratch) < 0
       ? null
@@ -96,12 +96,12 @@ export class Overwrites {
     const actor = this.#stale.on ? this.#view.knownActor(caller) : null;
     const path = actor === null ? null : this.#view.pathIn(parent, name);
     if (actor === null || path === null || !this.#isFile(parent, name)) return true;
-    return this.#allowed(actor, path, versionOf(scratch));
+    return this.#allowed(actor, path, parent.children?.get(name), versionOf(scratch));
   }
 
   /** Something new stands at a locked name. */
   replaced(caller: Caller, parent: Node, name: PathString): void {
-    const actor = this.#stale.on ? this.#view.knownActor(caller) : null;
+    const actor = this.#view.knownActor(caller);
     const path = actor === null ? null : this.#view.pathIn(parent, name);
     if (actor !== null && path !== null && this.#isFile(parent, name))
       this.#stale.wrote(actor, path, versionOf(scratch));
@@ -113,7 +113,23 @@ export class Overwrites {
     return (scratch.mode & sys.S_IFMT) === sys.S_IFREG;
   }
 
-  #allowed(actor: Actor, path: PathString, version: string): boolean {
+  /**
+   * What this actor wrote through files that it has open, or whose end is not certain yet (a mapping, a release on its way), is its own:
+   * nobody else had the lock.
+   */
+  #knowOwn(actor: Actor, path: PathString, node: Node, version: string): void {
+    for (const handles of [node.handles, node.closing])
+      for (const { writer, lost } of handles) {
+        if (writer === null || lost || writer.actor.owner !== actor.owner || writer.version === version)
+          continue;
+        this.#stale.wrote(writer.actor, path, version);
+        writer.version = version;
+      }
+  }
+
+  #allowed(actor: Actor, path: PathString, node: Node | undefined, version: string): boolean {
+    if (!this.#stale.on) return true;
+    if (node !== undefined && node.writers > 0) this.#knowOwn(actor, path, node, version);
     const verdict = this.#stale.check(actor, path, version);
     if (verdict === null) return true;
     if (!verdict.again) this.#tell(actor, path, verdict);

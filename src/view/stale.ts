@@ -61,6 +61,7 @@ export class StaleWrites {
 
   /** A process of `actor` opened the file at `path`, in this version. */
   opened(actor: Actor, path: PathString, version: string): void {
+    if (!this.on) return;
     if (actor.agent !== undefined && (actor.agent.main || actor.agent.names.includes(baseName(path))))
       this.#agents.set(`${actor.owner}\0${path}`, version);
     else if (actor.pid !== 0) this.#processes.set(`${actor.pid}\0${path}`, version);
@@ -68,8 +69,8 @@ export class StaleWrites {
 
   /** `actor` made this version: it wrote the file, or renamed another over it. */
   wrote(actor: Actor, path: PathString, version: string): void {
-    if (actor.agent !== undefined) this.#agents.set(`${actor.owner}\0${path}`, version);
-    else if (actor.pid !== 0) this.#processes.set(`${actor.pid}\0${path}`, version);
+    if (this.on && actor.agent !== undefined) this.#agents.set(`${actor.owner}\0${path}`, version);
+    else if (this.on && actor.pid !== 0) this.#processes.set(`${actor.pid}\0${path}`, version);
     const { owner } = actor;
     this.#writers.set(path, { version, owner, program: actor.who.command ?? '', atMs: this.#clock.nowMs() });
   }

@@ -3,7 +3,7 @@
  *
  * - **Sweeps.** Content that somebody else wrote within the last day is cut, removed or replaced (`git checkout .`, a whole-file
  *   rewrite): it is kept, by one more name of its inode or as a copy. Who wrote last is what stale.ts remembers: nothing is known
- *   from before the view was mounted, nor with `--stale-writes off`. What a version control program wrote it can give again.
+ *   from before the view was mounted. What a version control program wrote it can give again.
  * - **Replaced while written.** A file loses its last name while a process of the same actor, or one whose lock was broken, has it
  *   open for writing: the inode is kept until it is proven that nothing more was written to it. Not kept: what the process
  *   that removes it has open itself, and a file that its writer made and never closed. That is what temporary files look like

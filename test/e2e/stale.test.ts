@@ -99,6 +99,46 @@ test('--stale-writes deny, warn and off', async (t) => {
   assert.deepEqual(await outcome('off'), [true, []]);
 });
 
+test('what an agent stores through a mapping after it closed the file is its own change', async (t) => {
+  const gate = await startWith(t);
+  writeFileSync(`${gate.root}/plan.md`, '.'.repeat(4096));
+  const agent = `
+import mmap, os, time
+open('plan.md').read()
+fd = os.open('plan.md', os.O_RDWR)
+m = mmap.mmap(fd, 4096)
+os.close(fd)
+for i in range(5):
+    m[i:i + 1] = b'x'
+    m.flush()
+    time.sleep(.02)
+    open('plan.md', 'r+').close()
+    os.truncate('plan.md', 4096)
+m.close()
+open('plan.md', 'w').write('whole')
+`;
+  const done = await gate.run('python3', ['-c', agent], { env: { GATE_ACTOR: 'alice' } }).done;
+  assert.equal(done.status, 0, done.err);
+  assert.deepEqual(await told(gate), []);
+});
+
+test('what somebody else wrote is kept when it is swept away, with --stale-writes off too', async (t) => {
+  const gate = await startWith(t, { mountFlags: ['--stale-writes', 'off'] });
+  const [alice, bob] = [await gate.actor('alice'), await gate.actor('bob')];
+  await alice.do('writeFile', 'plan.md', 'of alice');
+  await bob.do('writeFile', 'plan.md', 'of bob');
+  await bob.do('writeFile', 'made', 'of bob');
+  await alice.do('unlink', 'made');
+  const { conflicts } = JSON.parse((await gate.gate(['conflicts', '--json']).done).out);
+  assert.deepEqual(
+    conflicts.map(({ state, owner }: { state: string; owner: string }) => [state, owner]),
+    [
+      ['sweep', '0/alice'],
+      ['sweep', '0/bob'],
+    ],
+  );
+});
+
 test('changes through another mount, and beside the view, count', async (t) => {
   const gate = await startWith(t);
   const second = await gate.secondMount();
