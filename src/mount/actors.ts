@@ -2,7 +2,7 @@ import type { MessagePort } from 'node:worker_threads';
 import * as sys from '../sys/index.ts';
 import type { Actor, ActorSource, Caller } from '../view/actors.ts';
 import type { FromProber, ToProber } from './messages.ts';
-import { groupsOf, startStackIn } from './proc.ts';
+import { groupsOf, runsIn, startStackIn } from './proc.ts';
 
 type ProberAnswer = Extract<FromProber, { readonly id: number }>;
 
@@ -68,6 +68,14 @@ export class Actors implements ActorSource {
 
   inGroup(caller: Caller, gid: number): boolean {
     return caller.gid === gid || groupsOf(caller.tid).includes(gid);
+  }
+
+  isOnItsWay(tid: number): boolean {
+    const fd = sys.openat(sys.AT_FDCWD, `/proc/${tid}/stat`, sys.O_RDONLY | sys.O_CLOEXEC);
+    if (fd < 0) return false;
+    const length = sys.pread(fd, this.#buffer, 0);
+    sys.close(fd);
+    return runsIn(this.#buffer, length);
   }
 
   ancestorsWithOpen(caller: Caller, ino: number | bigint, done: (pids: readonly number[]) => void): void {

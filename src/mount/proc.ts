@@ -55,6 +55,13 @@ export function startStackIn(bytes: Buffer, length: number): number {
   return value;
 }
 
+/** True when /proc/PID/stat, given as its first `length` bytes, says that the thread runs or wants to (R), or waits in the kernel (D). */
+export function runsIn(bytes: Buffer, length: number): boolean {
+  const close = bytes.subarray(0, Math.max(0, length)).lastIndexOf(0x29);
+  const state = close < 0 ? 0 : bytes[close + 2];
+  return state === 0x52 || state === 0x44;
+}
+
 export function statOf(pid: number): ProcStat | null {
   const bytes = read(`/proc/${pid}/stat`);
   return bytes === null ? null : parseStat(bytes.toString('latin1'));

@@ -32,6 +32,11 @@ export class AllActors implements ActorSource {
     return this.#of(caller).inGroup(caller, gid);
   }
 
+  /** Of another machine's threads nobody can tell. */
+  isOnItsWay(tid: number): boolean {
+    return tid < TIDS && (this.#local.isOnItsWay?.(tid) ?? false);
+  }
+
   ancestorsWithOpen(caller: Caller, ino: number | bigint, done: (pids: readonly number[]) => void): void {
     this.#of(caller).ancestorsWithOpen(caller, ino, done);
   }

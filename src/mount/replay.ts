@@ -9,12 +9,13 @@
  *
  * The kernel retries once only: the second arrival is decided at once, done or refused; one that could not be parked waits
  * for the broker's answer, but not for its turn. A reservation whose thread does
- * not come for it within a second is dropped.
+ * not come for it within a second is dropped, unless it is seen to be on its way (kept.ts).
  */
 
 import type { FuseApi, Request } from '../fuse/types.ts';
 import * as E from '../sys/errno.ts';
 import type { Caller } from '../view/actors.ts';
+import { awaitThread } from '../view/kept.ts';
 import type { Grant } from '../view/locks.ts';
 import type { Node } from '../view/node.ts';
 import { covers, errnoOf } from '../view/opening.ts';
@@ -22,8 +23,6 @@ import { Reservation } from '../view/reserve.ts';
 import type { PathOp, Plan } from '../view/targets.ts';
 import type { View } from '../view/view.ts';
 
-/** How long a thread may take to come back: for the park, and after the grant for the operation itself. */
-const COME_BACK_MS = 1000;
 /**
  * How long a second arrival that was never parked waits for the broker's answer: the thread is invisible, or its path
  * names no directory of ours (/proc/self/fd/N). A known conflict ends this at once.
@@ -143,7 +142,7 @@ export class Replays {
     const replay = new Replay(op, caller);
     this.#byThread.set(req.pid, replay);
     for (const parent of plan.parents) parent.replays++;
-    replay.timer = this.#view.clock.after(COME_BACK_MS, () => this.#drop(replay));
+    this.#await(replay);
     replay.reservation = new Reservation(this.#view, caller, plan, kindOf(op, plan), {
       settled: () => this.#settled(replay),
       queued: () => {
@@ -155,11 +154,22 @@ export class Replays {
     this.#api.replyError(req, E.ESTALE);
   }
 
+  /** For the park, and after the grant for the operation itself. */
+  #await(replay: Replay): void {
+    const { tid } = replay.caller;
+    awaitThread(
+      this.#view.clock,
+      () => tid !== 0 && this.#view.isOnItsWay(tid),
+      replay,
+      () => this.#drop(replay),
+    );
+  }
+
   #settled(replay: Replay): void {
     replay.onAnswer?.();
     if (this.#byThread.get(replay.caller.tid) !== replay) return;
     if (replay.parked === null) return;
-    replay.timer = this.#view.clock.after(COME_BACK_MS, () => this.#drop(replay));
+    this.#await(replay);
     const parked = replay.parked;
     replay.parked = null;
     const node = this.#view.tree.node(parked.nodeid);

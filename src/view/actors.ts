@@ -35,6 +35,8 @@ export interface ActorSource {
   resolve(caller: Caller, done: (actor: Actor) => void): void;
   /** True when the caller is in this group, by its own or a supplementary one. */
   inGroup(caller: Caller, gid: number): boolean;
+  /** True while a thread is on its way back to us: it runs, wants to run, or waits for something in the kernel. Not for a stopped one. Absent: nobody can tell. */
+  isOnItsWay?(tid: number): boolean;
   /** Which of the caller's process and its ancestors have this inode of the view open: their pids. */
   ancestorsWithOpen(caller: Caller, ino: number | bigint, done: (pids: readonly number[]) => void): void;
 }

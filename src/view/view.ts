@@ -113,7 +113,7 @@ export class View {
     this.#events = parts.events;
     this.exclusions = new Exclusions(this.tree, { lockIgnored: parts.options.lockIgnored });
     this.planner = new Planner(this.tree, this.exclusions);
-    this.kept = new KeptGrants(this.clock);
+    this.kept = new KeptGrants(this.clock, (tid) => this.isOnItsWay(tid));
     this.overwrites = new Overwrites(this, parts.events, parts.options.staleWrites);
     this.unclean = new UncleanPaths(parts);
     this.sweeps = new Sweeps(this, parts.events, parts.lost, parts.rescue, parts.options.keepBytes);
@@ -138,6 +138,10 @@ export class View {
     if (known !== null) use(known);
     else if (optional) use({ owner: '', pid: 0, who: {} });
     else this.#actors.resolve(caller, use);
+  }
+
+  isOnItsWay(tid: number): boolean {
+    return this.#actors.isOnItsWay?.(tid) ?? false;
   }
 
   inGroup(caller: Caller, gid: number): boolean {
