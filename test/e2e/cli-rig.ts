@@ -47,8 +47,9 @@ export interface Up {
 /** Longest that any command of a test may take. */
 const COMMAND_MS = 60_000;
 
-export function makeRig(): Rig {
-  const dir = mkdtempSync(join(tmpdir(), 'gate-cli-'));
+/** `below`: where its folder is made. */
+export function makeRig(below = tmpdir()): Rig {
+  const dir = mkdtempSync(join(below, 'gate-cli-'));
   const state = join(dir, 'state');
   const repo = join(dir, 'repo');
   mkdirSync(repo);
