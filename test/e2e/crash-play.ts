@@ -494,8 +494,9 @@ class CrashPlay {
   async finish(): Promise<void> {
     this.#stopping = true;
     for (const { child } of this.#workers) child.stdin!.end();
-    const over = Promise.all([...[...this.#workers].map((w) => w.over), ...this.#clients]);
-    if ((await Promise.race([over, delay(PATIENCE_MS).then(() => 'late')])) === 'late')
+    let over = false;
+    void Promise.all([...[...this.#workers].map((w) => w.over), ...this.#clients]).then(() => (over = true));
+    if (!(await until(() => over, PATIENCE_MS)))
       this.wrong.push(`somebody does not end: ${await this.#whatIsHeld()}`);
     const http = new BrokerHttp({ socket: `${this.rig.state}/broker.sock` });
     const held = async () => {
