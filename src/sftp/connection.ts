@@ -402,11 +402,11 @@ export class Connection {
     if (opened?.kind !== 'file') return this.#status(id, FX.FAILURE, 'no such open file');
     if (this.#shared.view.isLost(opened.handle))
       return this.#status(id, FX.FAILURE, 'its lock was lost: open the file again');
-    const place = Buffer.allocUnsafe(length);
-    const got = sys.pread(opened.handle.fd, place, offset);
+    const answer = new Answer(FXP.DATA, 16 + length).u32(id).u32(0);
+    const got = sys.pread(opened.handle.fd, answer.space(length), offset);
     if (got < 0) return this.#result(id, got);
     if (got === 0 && length > 0) return this.#status(id, FX.EOF);
-    this.#send(new Answer(FXP.DATA, 16 + got).u32(id).bytes(place.subarray(0, got)));
+    this.#send(answer.filled(got));
   }
 
   #write(id: number, fields: Fields): void {

@@ -166,6 +166,19 @@ export class Answer {
     return this;
   }
 
+  /** Room for `count` bytes that somebody else puts there; then `filled` says how many, in the number before them. */
+  space(count: number): Buffer {
+    const at = this.#room(count);
+    this.#at = at;
+    return this.#bytes.subarray(at, at + count);
+  }
+
+  filled(count: number): this {
+    this.patch(this.#at - 4, count);
+    this.#at += count;
+    return this;
+  }
+
   /** Sets a number that was written before, at `at`. */
   patch(at: number, value: number): void {
     this.#bytes.writeUInt32BE(value, at);
