@@ -6,7 +6,15 @@ import { type TestContext, test } from 'node:test';
 import { until } from '../../src/base/clock.ts';
 import { projectDir } from '../../src/base/version.ts';
 import { doorRecords, mountDoor, unmountDoor } from '../../src/cli/doors/index.ts';
-import { type Actor, type Gate, isMounted, PATIENCE_MS, type Running, startGate } from './harness.ts';
+import {
+  type Actor,
+  type Gate,
+  type GateOptions,
+  isMounted,
+  PATIENCE_MS,
+  type Running,
+  startGate,
+} from './harness.ts';
 import { type Sshd, startSshd } from './sshd.ts';
 
 /** uid and gid of Debian's `nobody` and `nogroup`. */
@@ -18,9 +26,9 @@ interface Rig {
   readonly socket: string;
 }
 
-async function rig(t: TestContext, flags: readonly string[] = []): Promise<Rig> {
-  const gate = await startGate(t);
-  const socket = await gate.startSftp(flags);
+async function rig(t: TestContext, options: GateOptions = {}): Promise<Rig> {
+  const gate = await startGate(t, options);
+  const socket = await gate.startSftp();
   const sshd = await startSshd(t, `${projectDir}/gate sftp --connect ${socket}`);
   return { gate, sshd, socket };
 }
@@ -244,6 +252,30 @@ test('locks and waits of a client that is gone are gone', async (t) => {
   await gate.idle();
 });
 
+test('a server that is killed loses its locks, and sshfs goes on with the next', async (t) => {
+  const all = await rig(t, { brokerFlags: ['--session-ttl-ms', '2000'] });
+  const { gate } = all;
+  const mnt = await door(t, all);
+  writeFileSync(`${gate.root}/f`, 'f');
+  const there = await at(gate, mnt);
+  const file = await there.open('f', 'WRONLY');
+  gate.sftp!.kill('SIGKILL');
+  // The mount beside it gets the file when the dead session's time is over.
+  const here = await at(gate, gate.mount);
+  await here.do('close', await here.open('f', 'WRONLY'));
+  await assert.rejects(there.do('write', file, 'x').then(() => there.do('fsync', file)));
+  await gate.startSftp();
+  const again = await until(async () => {
+    try {
+      return (await there.do('readFile', 'f')) === 'f';
+    } catch {
+      return false;
+    }
+  }, PATIENCE_MS);
+  assert.equal(again, true);
+  await gate.idle();
+});
+
 test('tools work over sshfs: saves by rename, git, tar, touch', async (t) => {
   const all = await rig(t);
   const { gate } = all;
@@ -254,6 +286,8 @@ test('tools work over sshfs: saves by rename, git, tar, touch', async (t) => {
     for i in $(seq 20); do echo $i >a/b/tmp; mv a/b/tmp a/b/f$i; done
     for i in $(seq 20); do echo new >a/b/f$i.tmp; mv -f a/b/f$i.tmp a/b/f$i; done
     for i in $(seq 20); do echo more >>a/b/f1; done
+    mkdir many; seq 200 | xargs -P 8 -n 25 sh -c 'for i; do echo $i >many/$i && [ "$(cat many/$i)" = $i ] || exit 1; done' sh
+    ls many | wc -l | grep -qx 200; rm -r many
     touch a/b/f2; touch -d 2001-02-03 a/b/f3; chmod 600 a/b/f4; cp -p a/b/f3 a/b/f5
     truncate -s 100000 a/b/f6; sed -i s/new/newer/ a/b/f7
     tar cf all.tar a && mkdir out && tar xf all.tar -C out && diff -r a out/a
