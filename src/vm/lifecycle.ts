@@ -161,7 +161,7 @@ export async function guarded<T>(
   try {
     return await work();
   } catch (error) {
-    if (options.keepOnError) host.journal.note(`${running.name} is left as it is (--keep-vm-on-error)`);
+    if (options.keepOnError) host.journal.note(`${running.name} goes on running`);
     else await stopMachine(host, files, running).catch((more: Error) => host.journal.note(more.message));
     throw error;
   }

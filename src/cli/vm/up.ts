@@ -1,7 +1,14 @@
 /** `gate up --vm`: the repository in a virtual machine, its view mounted here. */
 import type { StateFiles } from '../../base/state.ts';
 import { alone, type Host, serveRepo, startMachine } from '../../vm/lifecycle.ts';
-import { GUEST_USER, type MachineRecord, readMachine, sshTarget, writeMachine } from '../../vm/machine.ts';
+import {
+  GUEST_USER,
+  type MachineRecord,
+  readMachine,
+  sshTarget,
+  stateOf,
+  writeMachine,
+} from '../../vm/machine.ts';
 import { machineFiles } from '../../vm/names.ts';
 import { type Context, usage } from '../context.ts';
 import { resolved } from '../locate.ts';
@@ -34,8 +41,10 @@ export async function vmUp(
         options: guestOptions(context, files, flags),
         sync: flags.sync === true,
       };
+      // What ran before goes on running, whatever fails.
+      const ranBefore = stateOf(readMachine(machine)) === 'running';
       const started = await startMachine(host, options);
-      const record = await serveRepo(host, started, asked, options);
+      const record = await serveRepo(host, started, asked, { keepOnError: options.keepOnError || ranBefore });
       const mount = mountPointFor(context, files, record, flags);
       await openTheDoor(context, host, files, record, method, mount);
       tell(host, record, method, mount, flags.json === true);
