@@ -22,6 +22,7 @@ import {
   writeMachine,
 } from './machine.ts';
 import { type CacheFiles, cacheFiles, type MachineFiles, machineFiles } from './names.ts';
+import { makeNoCloud } from './nocloud.ts';
 import { awaitReady, startQemu, stopQemu } from './qemu.ts';
 import { makeKeys, makeSeed } from './seed.ts';
 
@@ -136,6 +137,7 @@ export async function startMachine(host: Host, options: MachineOptions): Promise
     const made = await makeDisk(effects, files, record, options.rebuild);
     if (made) Object.assign(record, { synced: false });
     if (image.seed === 'gate') await makeSeed(effects, files, record);
+    else await makeNoCloud(effects, files, record);
 
     writeMachine(effects, files, record);
     return { value: undefined, said: made ? `disk of ${record.diskMib} MiB over ${record.base}` : null };
