@@ -90,8 +90,6 @@ export class Effects {
     const child = spawn(program, [...args], {
       cwd: options.cwd ?? '/',
       stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
-      timeout: limitMs,
-      killSignal: 'SIGKILL',
       ...(options.env && { env: { ...options.env } }),
     });
     const gather = (stream: Readable) => {
@@ -116,6 +114,8 @@ export class Effects {
         void pipeline(options.input, child.stdin).catch(() => child.kill('SIGKILL'));
       else child.stdin.end(options.input);
     }
+    // Not spawn's own: that one goes on when the program could not be started, and keeps this process.
+    const timer = this.clock.after(limitMs, () => child.kill('SIGKILL'));
     const [status, signal] = await new Promise<[number, NodeJS.Signals | null]>((resolve, reject) => {
       child.once('error', (error: NodeJS.ErrnoException) =>
         reject(
@@ -127,6 +127,9 @@ export class Effects {
         ),
       );
       child.once('close', (code, by) => resolve([code ?? 128, by]));
+    }).finally(() => {
+      timer.cancel();
+      for (const stream of [child.stdin, child.stdout, child.stderr]) stream?.destroy();
     });
     const result = { status, stdout: stdout(), stderr: stderr() };
     if (status === 0 || options.anyStatus) return result;
