@@ -174,7 +174,11 @@ export class Effects {
 
   append(path: string, line: string): void {
     if (this.dry) return;
-    appendFileSync(path, line, { mode: 0o600 });
+    try {
+      appendFileSync(path, line, { mode: 0o600 });
+    } catch {
+      // The machine was just deleted, or the disk is full: a line of a log is never worth the command.
+    }
   }
 
   makeDir(path: string, mode = 0o755): string[] {

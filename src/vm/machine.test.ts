@@ -11,7 +11,7 @@ import { Journal, type StepEvent } from './events.ts';
 import { guestEnv, unreachable } from './guest.ts';
 import { hostSources, recipeHash } from './image.ts';
 import { probeKvm } from './kvm.ts';
-import { alone, type Host, stopMachine } from './lifecycle.ts';
+import { alone, deleteMachine, type Host, stopMachine } from './lifecycle.ts';
 import { type MachineRecord, machinesIn, readMachine, stateOf, writeMachine } from './machine.ts';
 import { cacheFiles, machineFiles } from './names.ts';
 import { freePort, isFree } from './ports.ts';
@@ -212,6 +212,18 @@ test('steps are told and written down, also those from before there was a file',
     lines.map((line) => (JSON.parse(line) as StepEvent).state),
     states,
   );
+});
+
+test('a deleted machine leaves nothing, and says so without its log', async () => {
+  const files = machineFiles(dir, 'deleted');
+  const heard: StepEvent[] = [];
+  const its = host(heard);
+  await alone(its, files, async () => {
+    await deleteMachine(its, files);
+    its.journal.note('it is gone');
+  });
+  assert.ok(!existsSync(files.dir));
+  assert.equal(heard.at(-1)?.text, 'it is gone');
 });
 
 test('a dry run does nothing', async () => {
