@@ -52,6 +52,7 @@ export interface FrontendParts {
   readonly about: string;
   /** Has the kernel forget a name, from where that may wait. */
   readonly forgetName: (parent: number, name: PathString) => void;
+  readonly forgetPages: (node: number) => void;
   readonly wallMs: () => number;
   /** Runs a slow call elsewhere. */
   readonly slow: (call: 'fsync' | 'fdatasync' | 'syncfs', fd: number, done: (result: number) => void) => void;
@@ -467,7 +468,7 @@ export class Frontend implements Handlers, Door {
     // Where the end is a kernel does not know while somebody else writes, too.
     const appends = this.#view.shared && (flags & sys.O_APPEND) !== 0;
     const offset = appends && sys.fstatx(fd, scratch) === 0 ? scratch.size : asked;
-    if (offset !== asked) this.#api.notifyInvalInode(handle.node.id, 0, 0);
+    if (offset !== asked) this.#parts.forgetPages(handle.node.id);
     const kills = (writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0;
     const put = fd < 0 ? fd : this.#view.modify(callerOf(req), fd, kills, () => sys.pwrite(fd, data, offset));
     if (put < 0) this.#api.replyError(req, -put);

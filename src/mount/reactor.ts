@@ -4,7 +4,7 @@
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { systemClock } from '../base/clock.ts';
-import { encodeInvalEntry, runReactor } from '../fuse/index.ts';
+import { encodeInvalEntry, encodeInvalInode, runReactor } from '../fuse/index.ts';
 import * as sys from '../sys/index.ts';
 import type { ViewClock } from '../view/actors.ts';
 import { DelegatedLocks } from '../view/delegate.ts';
@@ -217,30 +217,33 @@ const why = runReactor({
         log: (message) => post({ t: 'log', level: 'warn', message }),
       });
     const doors = new Doors();
-    const parts: Omit<FrontendParts, 'api' | 'validity' | 'remote' | 'passthrough' | 'forgetName' | 'about'> =
-      {
-        view: made,
-        doors,
-        watch,
-        virtual: new VirtualFiles(made.tree),
-        wallMs: systemClock.wallMs,
-        slow: (name, fd, done) =>
-          call({ t: 'slow', id: nextCall++, call: name, fd }, (answer) => {
-            if (answer.t === 'done') done(answer.result);
-          }),
-        who: (done) =>
-          call({ t: 'who', id: nextCall++ }, (answer) => {
-            if (answer.t === 'text') done(answer.text);
-          }),
-      };
+    const parts: Omit<
+      FrontendParts,
+      'api' | 'validity' | 'remote' | 'passthrough' | 'forgetName' | 'forgetPages' | 'about'
+    > = {
+      view: made,
+      doors,
+      watch,
+      virtual: new VirtualFiles(made.tree),
+      wallMs: systemClock.wallMs,
+      slow: (name, fd, done) =>
+        call({ t: 'slow', id: nextCall++, call: name, fd }, (answer) => {
+          if (answer.t === 'done') done(answer.result);
+        }),
+      who: (done) =>
+        call({ t: 'who', id: nextCall++ }, (answer) => {
+          if (answer.t === 'text') done(answer.text);
+        }),
+    };
     frontend = new Frontend({
       ...parts,
       api,
       validity,
       remote: null,
       passthrough: data.passthrough,
-      // That takes the directory's lock, which an operation may have that only this thread can answer.
+      // They take locks of the directory and of pages, which an operation may have that only this thread can answer.
       forgetName: (parent, name) => post({ t: 'tell_kernel', message: encodeInvalEntry(parent, name) }),
+      forgetPages: (node) => post({ t: 'tell_kernel', message: encodeInvalInode(node, 0, 0) }),
       about: data.about,
     });
     if (data.serve !== null) {
@@ -259,6 +262,7 @@ const why = runReactor({
             remote: door,
             passthrough: false,
             forgetName: (parent, name) => door.session.notifyInvalEntry(parent, name),
+            forgetPages: (node) => door.session.notifyInvalInode(node, 0, 0),
             about: data.serve!.about,
           }),
       });
