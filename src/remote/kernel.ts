@@ -13,6 +13,8 @@ import {
   ENTRY_OUT_BYTES,
   encodeInvalEntry,
   encodeInvalInode,
+  FOPEN_NOFLUSH,
+  FUSE_WRITE_CACHE,
   IN_HEADER_BYTES,
   NOTIFY_INC_EPOCH,
   OP,
@@ -29,6 +31,11 @@ import { BY_DESCRIPTOR, FRAME, REQUEST_PREFIX_BYTES } from './wire.ts';
 /** How often an interrupted wait looks again whether its caller really wants to stop. */
 const INTERRUPT_LOOK_MS = 100;
 const ACTOR_NUMBERS = 2048;
+/** Writes are answered at once while no more than this is on its way. */
+const BEHIND_BYTES = 4 * 1024 * 1024;
+/** Who opened a file with these wants to know that it is written, or where. */
+const NOT_BEHIND = sys.O_SYNC | sys.O_DSYNC | sys.O_DIRECT;
+const CAPABILITY = Buffer.from('security.capability\0');
 
 export interface KernelParts {
   /** Writes to the device: >= 0 or -errno. */
@@ -51,12 +58,29 @@ export interface KernelParts {
 /** `live`: connected. `broken`: the connection is; the session may go on. `away`: there is no session. */
 export type State = 'live' | 'broken' | 'away';
 
+/** What was written to an open file and answered before the server had it. */
+interface WriteBehind {
+  /** Writes without the server's answer. */
+  underWay: number;
+  /** The first error among them, until somebody was told. */
+  errno: number;
+  /** FLUSHes that wait for the answers. */
+  flushes: number[];
+}
+
 interface Pending {
+  /** It was answered already. */
+  readonly behind: WriteBehind | null;
   readonly opcode: number;
   readonly nodeid: number;
   readonly tid: number;
   /** Of LOOKUP and the like, in the root. */
   readonly rootName: string | null;
+  /** Of FSYNC: what its file has on the way. */
+  readonly fsync: WriteBehind | undefined;
+  readonly asksCapability: boolean;
+  /** An OPEN for reading only. */
+  readonly reads: boolean;
   timer: ReactorTimer | null;
 }
 
@@ -84,7 +108,6 @@ const BY_PATH_OR_NOT = set(OP.SETATTR, OP.SETXATTR, OP.REMOVEXATTR);
 const ON_HANDLE = set(
   OP.READ,
   OP.WRITE,
-  OP.FLUSH,
   OP.FSYNC,
   OP.FALLOCATE,
   OP.LSEEK,
@@ -132,6 +155,8 @@ export class RemoteKernel {
   readonly #pending = new Map<number, Pending>();
   /** Requests whose caller was let go, and whose answer must leave nothing behind. */
   readonly #letGo = new Map<number, Pending>();
+  /** By handle. */
+  readonly #behind = new Map<number, WriteBehind>();
   readonly #numbers = new Map<Actor, number>();
   #forgets: number[] = [];
   #nextNumber = 0;
@@ -182,22 +207,41 @@ export class RemoteKernel {
     const unique = read64(bytes, 8);
     const nodeid = read64(bytes, 16);
     if (opcode === OP.READ && this.#readHere(bytes, unique, nodeid)) return;
+    if (opcode === OP.FLUSH) return this.#flush(unique, read64(bytes, IN_HEADER_BYTES));
+    if (opcode === OP.GETXATTR && this.#hasNoCapability(bytes, nodeid))
+      return this.#error(unique, sys.ENODATA);
     const old =
       this.#ids.isOld(nodeid) || (ON_HANDLE.has(opcode) && this.#ids.isOld(read64(bytes, IN_HEADER_BYTES)));
     if (this.state === 'away') return this.#error(unique, ON_HANDLE.has(opcode) ? sys.ESTALE : sys.ENOTCONN);
     if (old) return this.#error(unique, sys.ESTALE);
     const tid = bytes.readUInt32LE(32);
+    const behind = opcode === OP.WRITE ? this.#writeBehind(bytes) : null;
+    if (behind !== null && behind.errno !== 0) {
+      const { errno } = behind;
+      behind.errno = 0;
+      return this.#error(unique, errno);
+    }
     const pending: Pending = {
+      behind,
       opcode,
       nodeid,
       tid,
       rootName: this.#rootName(bytes, opcode, nodeid),
+      fsync: opcode === OP.FSYNC ? this.#behind.get(read64(bytes, IN_HEADER_BYTES)) : undefined,
+      asksCapability: opcode === OP.GETXATTR && isCapability(bytes),
+      reads: opcode === OP.OPEN && (bytes.readUInt32LE(IN_HEADER_BYTES) & sys.O_ACCMODE) === sys.O_RDONLY,
       timer: null,
     };
     this.#pending.set(unique, pending);
+    if (opcode === OP.SETXATTR) this.#nodes.attributesChanged(nodeid);
     if (CHANGES_CONTENT.has(opcode)) this.#nodes.changed(nodeid);
     else if (opcode === OP.COPY_FILE_RANGE || opcode === OP.COPY_FILE_RANGE_64)
       this.#nodes.changed(read64(bytes, IN_HEADER_BYTES + 16));
+    if (behind !== null) {
+      behind.underWay++;
+      this.#send(bytes, opcode, 0, 0);
+      return this.#answerWrite(unique, bytes.readUInt32LE(IN_HEADER_BYTES + 16));
+    }
     if (!ACTS.has(opcode) || tid === 0) return this.#send(bytes, opcode, 0, 0);
     const caller = { tid, uid: bytes.readUInt32LE(24), gid: bytes.readUInt32LE(28) };
     const known = this.#parts.actors.known(caller);
@@ -206,6 +250,55 @@ export class RemoteKernel {
     this.#parts.actors.resolve(caller, (actor) => {
       if (this.#pending.get(unique) === pending) this.#sendFor(actor, copy, opcode, tid);
     });
+  }
+
+  /** When a WRITE may be answered before the server has it: what its file has on the way. Errors are told by the next call, at the latest by close. */
+  #writeBehind(bytes: Buffer): WriteBehind | null {
+    const cached = (bytes.readUInt32LE(IN_HEADER_BYTES + 20) & FUSE_WRITE_CACHE) !== 0;
+    const waits = (bytes.readUInt32LE(IN_HEADER_BYTES + 32) & NOT_BEHIND) !== 0;
+    if (cached || waits || this.state !== 'live') return null;
+    const fh = read64(bytes, IN_HEADER_BYTES);
+    const known = this.#behind.get(fh);
+    if (known?.errno) return known;
+    if (this.out.kept > BEHIND_BYTES) return null;
+    const behind = known ?? { underWay: 0, errno: 0, flushes: [] };
+    if (known === undefined) this.#behind.set(fh, behind);
+    return behind;
+  }
+
+  #answerWrite(unique: number, size: number): void {
+    const answer = Buffer.alloc(OUT_HEADER_BYTES + 8);
+    answer.writeUInt32LE(answer.length, 0);
+    write64(answer, 8, unique);
+    answer.writeUInt32LE(size, OUT_HEADER_BYTES);
+    this.#parts.write(answer, answer.length);
+  }
+
+  /** The server's answer to a WRITE that was answered already: an errno, or 0. */
+  #written(behind: WriteBehind, errno: number): void {
+    behind.underWay--;
+    if (errno !== 0 && behind.errno === 0) behind.errno = errno;
+    if (behind.underWay > 0) return;
+    for (const unique of behind.flushes.splice(0)) this.#flushed(unique, behind);
+  }
+
+  /** close(2): waits for what was written through this file, and tells what went wrong. */
+  #flush(unique: number, fh: number): void {
+    const behind = this.#behind.get(fh);
+    if (behind !== undefined && behind.underWay > 0) behind.flushes.push(unique);
+    else this.#flushed(unique, behind);
+  }
+
+  #flushed(unique: number, behind: WriteBehind | undefined): void {
+    const errno = behind?.errno ?? 0;
+    if (behind !== undefined) behind.errno = 0;
+    this.#error(unique, errno);
+  }
+
+  /** The kernel asks before every write whether the file has capabilities to be taken away. */
+  #hasNoCapability(bytes: Buffer, nodeid: number): boolean {
+    if (this.#nodes.get(nodeid)?.hasCapability !== false) return false;
+    return isCapability(bytes);
   }
 
   #sendFor(actor: Actor, bytes: Buffer, opcode: number, tid: number): void {
@@ -256,7 +349,10 @@ export class RemoteKernel {
 
   #release(bytes: Buffer, opcode: number): void {
     const nodeid = read64(bytes, 16);
-    if (opcode === OP.RELEASE) this.#nodes.closed(nodeid);
+    if (opcode === OP.RELEASE) {
+      this.#nodes.closed(nodeid);
+      this.#behind.delete(read64(bytes, IN_HEADER_BYTES));
+    }
     if (this.state === 'away' || this.#ids.isOld(read64(bytes, IN_HEADER_BYTES))) return;
     this.#send(bytes, opcode, 0, 0);
   }
@@ -333,10 +429,24 @@ export class RemoteKernel {
     if (request === undefined) return;
     request.timer?.cancel();
     const { opcode, nodeid } = request;
-    const ok = bytes.readInt32LE(4) === 0;
+    const errno = -bytes.readInt32LE(4);
+    const ok = errno === 0;
+    if (request.behind !== null) return this.#written(request.behind, errno);
+    if (opcode === OP.FSYNC && ok && request.fsync?.errno) {
+      bytes.writeInt32LE(-request.fsync.errno, 4);
+      request.fsync.errno = 0;
+    }
+    if (errno === sys.ENODATA && request.asksCapability) {
+      const node = this.#nodes.get(nodeid);
+      if (node !== undefined) node.hasCapability = false;
+    }
     const body = bytes.subarray(OUT_HEADER_BYTES, length);
     if (ok) this.#ids.fromServer(body, opcode);
-    if (ok && opcode === OP.OPEN) this.#opening(nodeid, bytes.subarray(length));
+    if (ok && opcode === OP.OPEN) {
+      this.#opening(nodeid, bytes.subarray(length));
+      // Nothing is written through it: its close need not ask.
+      if (request.reads) body.writeUInt32LE(body.readUInt32LE(8) | FOPEN_NOFLUSH, 8);
+    }
     const delivered = !refused && this.#parts.write(bytes, length) >= 0;
     if (!ok) return;
     if (!delivered) return this.#takeBack(opcode, nodeid, body);
@@ -363,7 +473,7 @@ export class RemoteKernel {
     const nodes = this.#nodes;
     if (ENTRY_ANSWERS.has(opcode)) {
       const id = nodes.entry(body, 0);
-      if (opcode === OP.CREATE || opcode === OP.TMPFILE) nodes.opened(id);
+      if (opcode === OP.CREATE || opcode === OP.TMPFILE) nodes.created(id);
     } else if (opcode === OP.GETATTR || opcode === OP.SETATTR) nodes.attributes(nodeid, body, 16);
     else if (opcode === OP.OPEN) nodes.opened(nodeid);
     else if (opcode === OP.READDIRPLUS)
@@ -410,6 +520,7 @@ export class RemoteKernel {
     const code = bytes.readInt32LE(4);
     if (code === NODE_AT.INVAL_INODE && bytes.length >= OUT_HEADER_BYTES + 24) {
       this.#nodes.changed(id);
+      this.#nodes.attributesChanged(id);
       if (bytes.readInt32LE(OUT_HEADER_BYTES + 12) < 0) this.#parts.write(bytes, bytes.length);
       else this.#parts.tellKernel(Buffer.from(bytes));
     } else this.#parts.tellKernel(Buffer.from(bytes));
@@ -437,9 +548,10 @@ export class RemoteKernel {
     this.out = new Outgoing();
     this.#numbers.clear();
     this.#ids.restart();
-    for (const [unique, { opcode, timer }] of pending) {
+    for (const [unique, { opcode, timer, behind }] of pending) {
       timer?.cancel();
-      this.#error(unique, ON_HANDLE.has(opcode) ? sys.ESTALE : sys.ENOTCONN);
+      if (behind !== null) this.#written(behind, sys.ESTALE);
+      else this.#error(unique, ON_HANDLE.has(opcode) ? sys.ESTALE : sys.ENOTCONN);
     }
     for (const id of this.#nodes.ids()) {
       const stale = encodeInvalInode(id, -1, 0);
@@ -463,6 +575,12 @@ export class RemoteKernel {
     this.#nextOwn += 2;
     this.#send(again, OP.INIT, 0, 0);
   }
+}
+
+/** A GETXATTR of what setcap(8) sets. */
+function isCapability(bytes: Buffer): boolean {
+  const at = IN_HEADER_BYTES + 8;
+  return bytes.subarray(at, at + CAPABILITY.length).equals(CAPABILITY);
 }
 
 /** The bytes up to a NUL. */

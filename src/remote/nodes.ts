@@ -29,6 +29,8 @@ export interface NodeState {
   mtimeNsec: number;
   /** The whole file, while it is open and unchanged. */
   content: Buffer | null;
+  /** False: it has no `security.capability`, and gets none unnoticed. */
+  hasCapability: boolean | null;
 }
 
 export class Nodes {
@@ -57,7 +59,7 @@ export class Nodes {
     let node = this.#nodes.get(id);
     if (node === undefined) {
       const none = { ino: 0n, isDirectory: false, lookups: 0, opens: 0, size: 0, mtimeSec: 0, mtimeNsec: 0 };
-      node = { ...none, content: null };
+      node = { ...none, content: null, hasCapability: null };
       this.#nodes.set(id, node);
     }
     node.lookups++;
@@ -80,6 +82,13 @@ export class Nodes {
     if (node !== undefined) node.opens++;
   }
 
+  /** It is new, and open. */
+  created(id: number): void {
+    this.opened(id);
+    const node = this.#nodes.get(id);
+    if (node !== undefined) node.hasCapability = false;
+  }
+
   closed(id: number): void {
     const node = this.#nodes.get(id);
     if (node === undefined) return;
@@ -93,6 +102,12 @@ export class Nodes {
     if (node === undefined) return;
     this.setContent(node, null);
     node.mtimeSec = -1;
+  }
+
+  /** It may have extended attributes that it had not. */
+  attributesChanged(id: number): void {
+    const node = this.#nodes.get(id);
+    if (node !== undefined) node.hasCapability = null;
   }
 
   setContent(node: NodeState, content: Buffer | null): void {
@@ -120,7 +135,7 @@ export class Nodes {
     this.#nodes.clear();
     this.rootNames.clear();
     const root = { ino: 0n, isDirectory: true, lookups: 1, opens: 0, size: 0, mtimeSec: 0, mtimeNsec: 0 };
-    this.#nodes.set(1, { ...root, content: null });
+    this.#nodes.set(1, { ...root, content: null, hasCapability: null });
   }
 }
 

@@ -5,6 +5,9 @@
 import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES } from './wire.ts';
 
 const CHUNK_BYTES = 64 * 1024;
+/** Buffers of either size that are kept for use again. */
+const SPARE_MAX = 16;
+const LARGE_BYTES = FRAME_BYTES_MAX + FRAME_HEADER_BYTES;
 
 /** What is to be sent, and what was sent and is not acknowledged yet. Positions count from the session's first byte. */
 export class Outgoing {
@@ -16,6 +19,8 @@ export class Outgoing {
   /** The chunk with the first byte that is not written, and where it starts. */
   #at = 0;
   #atBase = 0;
+  readonly #spare: Buffer[] = [];
+  readonly #spareLarge: Buffer[] = [];
 
   /** Bytes so far. */
   get total(): number {
@@ -32,21 +37,27 @@ export class Outgoing {
     return this.#total - this.#base;
   }
 
-  /** A frame's content, to be filled at once. It is zero at first. */
+  /** A frame's content, to be filled at once and wholly. */
   frame(type: number, bytes: number): Buffer {
     const length = FRAME_HEADER_BYTES + bytes;
     const last = this.#chunks.at(-1);
     let chunk = last;
     if (chunk === undefined || chunk.bytes.length - chunk.used < length) {
-      chunk = { bytes: Buffer.alloc(Math.max(length, CHUNK_BYTES)), used: 0 };
+      chunk = { bytes: this.#buffer(length), used: 0 };
       this.#chunks.push(chunk);
     }
     const start = chunk.used;
     chunk.used += length;
     this.#total += length;
     chunk.bytes.writeUInt32LE(length, start);
-    chunk.bytes[start + 4] = type;
+    chunk.bytes.writeUInt32LE(type, start + 4);
     return chunk.bytes.subarray(start + FRAME_HEADER_BYTES, start + length);
+  }
+
+  #buffer(bytes: number): Buffer {
+    return bytes <= CHUNK_BYTES
+      ? (this.#spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES))
+      : (this.#spareLarge.pop() ?? Buffer.allocUnsafeSlow(Math.max(bytes, LARGE_BYTES)));
   }
 
   json(type: number, content: unknown): void {
@@ -86,7 +97,10 @@ export class Outgoing {
     if (!Number.isSafeInteger(position) || position > this.#written) return false;
     // The last chunk stays: it is still being filled.
     while (this.#chunks.length > 1 && this.#base + this.#chunks[0]!.used <= position) {
-      this.#base += this.#chunks.shift()!.used;
+      const { bytes, used } = this.#chunks.shift()!;
+      this.#base += used;
+      const spare = bytes.length === CHUNK_BYTES ? this.#spare : this.#spareLarge;
+      if (spare.length < SPARE_MAX) spare.push(bytes);
       if (this.#at > 0) this.#at--;
       else this.#atBase = this.#base;
     }
