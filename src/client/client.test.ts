@@ -13,6 +13,7 @@ async function proxy(t: TestContext, target: string) {
   const pairs = new Set<Socket>();
   let refusing = false;
   let deaf = false;
+  let mute = false;
   const server = createServer((near) => {
     if (refusing) return void near.destroy();
     const far = connectNet(target);
@@ -22,7 +23,7 @@ async function proxy(t: TestContext, target: string) {
       one.on('close', () => pairs.delete(one));
     }
     near.on('data', (data) => deaf || far.write(data));
-    far.on('data', (data) => deaf || near.write(data));
+    far.on('data', (data) => deaf || mute || near.write(data));
     near.on('close', () => far.destroy());
     far.on('close', () => near.destroy());
   });
@@ -40,6 +41,8 @@ async function proxy(t: TestContext, target: string) {
     refuse: (yes: boolean) => (refusing = yes),
     /** Swallows everything, in both directions, of connections there are and come. */
     deafen: (yes: boolean) => (deaf = yes),
+    /** Swallows what the broker says. */
+    mute: (yes: boolean) => (mute = yes),
   };
 }
 
@@ -175,6 +178,30 @@ test('a hold that was broken while the connection was away is told of', async (t
   await eventually('it is told', () => lost.length > 0);
   assert.deepEqual(lost, [hold.lockId]);
   await gate.release(kept);
+});
+
+test('a release whose answer was lost gives back one count, not the lock', async (t) => {
+  const { socketPath } = await broker(t);
+  const way = await proxy(t, socketPath);
+  const watcher = await connect({ socket: socketPath, kind: 'watcher' });
+  const gate = await connect({ socket: way.path, kind: 'test' });
+  t.after(() => Promise.all([gate.close(), watcher.close()]));
+  const lost: string[] = [];
+  gate.onHoldLost = (lockId) => lost.push(lockId);
+  const hold = await gate.acquire({ owner: 'ann', path: 'f' });
+  assert.equal((await gate.acquire({ owner: 'ann', path: 'f' })).lockId, hold.lockId);
+  way.mute(true);
+  const first = gate.release(hold);
+  const count = async () => (await watcher.status('f')).holds[0]?.count;
+  await eventually('the broker did it', async () => (await count()) === 1);
+  way.mute(false);
+  way.cut();
+  assert.equal((await first).gone, false);
+  // What was reasserted is decided when this is answered.
+  await gate.status('f');
+  assert.equal(await count(), 1, 'the other count is still held');
+  assert.equal((await gate.release(hold)).gone, true);
+  assert.deepEqual(lost, []);
 });
 
 test('authority ends one TTL after the last answered renewal was sent, whatever the connection does', async (t) => {

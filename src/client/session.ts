@@ -70,8 +70,8 @@ export class Session extends Calls implements GateSession {
   #opened: { resolve: () => void; reject: (error: GateError) => void } | undefined;
   #openUntilMs = 0;
   #retryMs = RETRY_MS_MIN;
-  /** Ids of the locks that it has, as far as it was told. */
-  readonly #held = new Set<string>();
+  /** The locks that it has, as far as it was told, and how often each was granted and not given back. */
+  readonly #held = new Map<string, number>();
 
   constructor(options: ConnectOptions) {
     super();
@@ -118,7 +118,8 @@ export class Session extends Calls implements GateSession {
     const numbered = { ...message, id } as ClientMessage;
     this.#pending.set(id, { message: numbered, callback });
     // What a delegate returns it goes on holding, at the broker.
-    if (numbered.op === 'returned') for (const hold of numbered.holds) this.#held.add(hold.lockId);
+    if (numbered.op === 'returned')
+      for (const { lockId, count } of numbered.holds) this.#held.set(lockId, count);
     if (this.#connected) this.#post(numbered);
     return id;
   }
@@ -256,7 +257,6 @@ export class Session extends Calls implements GateSession {
   /** Sends again what was not answered; what was done already is answered here. Then says what this side believes to hold. */
   #repeat(lastId: number): void {
     const requests: string[] = [];
-    const releasing = new Set<string>();
     const cancelled = new Set<string>();
     for (const { message } of this.#pending.values())
       if (message.op === 'cancel') cancelled.add(message.requestId);
@@ -269,16 +269,16 @@ export class Session extends Calls implements GateSession {
       }
       if (id <= lastId && !REPEATABLE.has(message.op)) {
         this.#pending.delete(id);
-        if (message.op === 'release') this.#held.delete(message.lockId);
-        callback({ id, ok: message.op === 'release' ? ({ gone: true } satisfies Released) : null });
+        const done =
+          message.op === 'release' ? ({ gone: this.#gaveBack(message.lockId) } satisfies Released) : null;
+        callback({ id, ok: done });
         continue;
       }
       if (message.op === 'acquire') requests.push(message.requestId);
-      if (message.op === 'release') releasing.add(message.lockId);
       this.#post(message);
     }
     this.resubscribe();
-    const locks = [...this.#held];
+    const locks = [...this.#held.keys()];
     for (let from = 0; from === 0 || from < Math.max(locks.length, requests.length); from += REASSERT_PART) {
       const part = {
         locks: locks.slice(from, from + REASSERT_PART),
@@ -287,9 +287,30 @@ export class Session extends Calls implements GateSession {
       const last = from + REASSERT_PART >= Math.max(locks.length, requests.length);
       this.send({ op: 'reassert', ...part, last }, (answer) => {
         if (!answer || 'error' in answer) return;
-        for (const lockId of (answer.ok as { lost: string[] }).lost)
-          if (!releasing.has(lockId) && this.#held.delete(lockId)) this.onHoldLost?.(lockId, 'session_lost');
+        this.#lostMeanwhile((answer.ok as { lost: string[] }).lost);
       });
+    }
+  }
+
+  /** One count of a lock was given back; true: it was the last. */
+  #gaveBack(lockId: string): boolean {
+    const left = (this.#held.get(lockId) ?? 1) - 1;
+    if (left > 0) this.#held.set(lockId, left);
+    else this.#held.delete(lockId);
+    return left <= 0;
+  }
+
+  /** The broker does not have these locks any more. Tells of those that were not about to be given back. */
+  #lostMeanwhile(lockIds: readonly string[]): void {
+    if (lockIds.length === 0) return;
+    const releasing = new Map<string, number>();
+    for (const { message } of this.#pending.values())
+      if (message.op === 'release') releasing.set(message.lockId, (releasing.get(message.lockId) ?? 0) + 1);
+    for (const lockId of lockIds) {
+      const count = this.#held.get(lockId);
+      this.#held.delete(lockId);
+      if (count !== undefined && count > (releasing.get(lockId) ?? 0))
+        this.onHoldLost?.(lockId, 'session_lost');
     }
   }
 
@@ -299,8 +320,14 @@ export class Session extends Calls implements GateSession {
     this.#pending.delete(answer.id);
     if ('ok' in answer) {
       const { message } = pending;
-      if (message.op === 'acquire') this.#held.add((answer.ok as Grant).lockId);
-      else if (message.op === 'release' && (answer.ok as Released).gone) this.#held.delete(message.lockId);
+      if (message.op === 'acquire') {
+        const { lockId, count } = answer.ok as Grant;
+        // A request that was sent twice counts once.
+        this.#held.set(lockId, Math.min((this.#held.get(lockId) ?? 0) + 1, count));
+      } else if (message.op === 'release') {
+        if ((answer.ok as Released).gone) this.#held.delete(message.lockId);
+        else this.#gaveBack(message.lockId);
+      }
     }
     pending.callback(answer);
   }

@@ -32,6 +32,8 @@ export type FromReactor =
       readonly yes: boolean;
     }
   | { readonly t: 'reported'; readonly report: number; readonly holds: readonly Hold[] }
+  /** It has heard of `session_lost`: what it asks for from here on is for the next session. */
+  | { readonly t: 'session_lost_heard' }
   | { readonly t: 'activity'; readonly entries: readonly DelegateActivity[] }
   | { readonly t: 'add_target'; readonly lockId: string; readonly target: Target }
   | {

@@ -82,6 +82,7 @@ export class MessageLockPort implements DelegationPort {
 
   /** The session is lost: nothing that waits will be answered by it. */
   lost(): void {
+    this.#post({ t: 'session_lost_heard' });
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
     for (const answers of waiting)

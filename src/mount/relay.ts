@@ -30,6 +30,8 @@ export class Relay {
   /** The end of the session's authority that the reactor knows. */
   #toldMs = 0;
   #session: GateSession;
+  /** Losses of a session that the reactor has not heard of yet: it refuses by itself all that it asked for before. */
+  #unheardLosses = 0;
 
   constructor(
     session: GateSession,
@@ -120,6 +122,7 @@ export class Relay {
   lost(): void {
     for (const requestId of this.#open) this.#over(requestId);
     this.#open.clear();
+    this.#unheardLosses++;
     this.#toReactor({ t: 'session_lost' });
   }
 
@@ -141,7 +144,12 @@ export class Relay {
   handle(message: FromReactor): void {
     switch (message.t) {
       case 'acquire':
+        // Granted by the next session it would stay with nobody.
+        if (this.#unheardLosses > 0) return;
         return this.#acquire(message);
+      case 'session_lost_heard':
+        this.#unheardLosses--;
+        return;
       case 'cancel':
         this.#over(message.requestId);
         this.#open.delete(message.requestId);

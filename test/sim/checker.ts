@@ -134,6 +134,7 @@ export class Checker {
         else {
           const hold = row as Hold;
           if (!this.holds.has(key)) granted.push(hold);
+          else if (moved.has(key)) this.note(`moved ${show(hold)} ${key}${hold.detached ? ' detached' : ''}`);
           this.holds.set(key, hold);
         }
       }

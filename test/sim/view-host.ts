@@ -391,6 +391,9 @@ export class ViewHost {
       moved = world.rename(a, b);
       this.#locks.move(a, b, false);
     }
+    world.checker.note(
+      `  ${this.name} does ${what} '${a}' '${b}', which moves inodes ${moved.map(({ id }) => id).join(' ') || '-'}`,
+    );
     for (const inode of moved) this.#renamed.push({ inode, atMs: world.kernel.nowMs });
     if (this.#renamed.length > 200) this.#renamed.splice(0, 100);
     world.checker.checkAll();
