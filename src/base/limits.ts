@@ -26,6 +26,15 @@ export const LIMITS = {
   eventsOutboxBytes: 1024 * 1024,
   /** Regions of a delegated volume that are with the broker; beyond it the whole volume comes back. */
   delegationRegions: 20_000,
+  /** Fencing tokens that a delegate gets with the delegation and with what is given back: 2^53 is ninety million times away. */
+  delegateTokens: 100_000_000,
+  /** Tickets and fencing tokens that the broker draws at once, and that a restart may skip. */
+  counterBlock: 1_000_000,
+  /**
+   * Milliseconds that a view may take to look at what was granted before it opens the file. Later it asks again, because names may have
+   * changed through another view.
+   */
+  admitMs: 10_000,
   /** Unclean paths of one volume; beyond it the whole volume is. */
   uncleanPaths: 4096,
   /** Events that the broker keeps. */

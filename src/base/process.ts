@@ -15,6 +15,18 @@ export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 }
 
+/** One run of the machine, and a clock that goes on through it whatever processes come and go. */
+export interface Boot {
+  readonly id: string;
+  /** CLOCK_MONOTONIC, in milliseconds since the boot. */
+  monotonicMs(): number;
+}
+
+export function systemBoot(): Boot {
+  // clock_gettime(CLOCK_MONOTONIC): https://nodejs.org/api/process.html#processhrtimetime
+  return { id: bootId(), monotonicMs: () => Number(process.hrtime.bigint()) / 1e6 };
+}
+
 /** The fields of /proc/PID/stat from the third on, or undefined when there is no such process. */
 function statFields(pid: number): string[] | undefined {
   try {

@@ -2,6 +2,10 @@
  * Numbers that must never come twice, across any crash: tickets and fencing tokens. They are drawn from a block
  * below a high-water mark that is flushed to the disk, whatever the durability, before the first number of the block
  * is used. A restart goes on at the mark, so at most one block is skipped.
+ *
+ * A database that was restored from a backup, or removed, knows nothing of the tokens that were given since. So the tokens of a
+ * start begin where the wall clock is at least, at a rate that nobody uses up for long. This fails when the wall clock is
+ * wrong as well: it then stands before the backup's time.
  */
 
 import { GateError } from '../base/errors.ts';
@@ -9,13 +13,18 @@ import { newId } from '../base/ids.ts';
 import type { Counters } from '../lock/types.ts';
 import type { Batch, Store } from '../store/types.ts';
 
-/** Numbers in a block: 2^53 is nine thousand million restarts away. */
-const BLOCK = 1_000_000;
+/** Tokens for each millisecond since `TOKENS_SINCE_MS`: a block for a delegate every fifty seconds, and enough until 2168. */
+const TOKENS_PER_MS = 2000;
+/** 2026-01-01. */
+const TOKENS_SINCE_MS = 1_767_225_600_000;
+/** A wall clock that is far in the future may not use them up. */
+const TOKENS_BY_TIME_MAX = 2 ** 52;
 const NAMES = ['tickets', 'tokens'] as const;
 type Name = (typeof NAMES)[number];
 
 export class DurableCounters implements Counters {
   readonly #store: Store;
+  readonly #block: number;
   readonly #next: Record<Name, number> = { tickets: 1, tokens: 1 };
   /** First number that must not be used. */
   readonly #mark: Record<Name, number> = { tickets: 1, tokens: 1 };
@@ -23,35 +32,43 @@ export class DurableCounters implements Counters {
   readonly #prefix = newId('lk').slice(0, 11);
   #locks = 0;
 
-  constructor(store: Store) {
+  /** `block`: how many are drawn at once. */
+  constructor(store: Store, wallMs: number, block: number) {
     this.#store = store;
+    this.#block = block;
     for (const [name, mark] of store.rows('meta'))
       if (name === 'tickets' || name === 'tokens') this.#next[name] = this.#mark[name] = mark;
+    const byTime = Math.min(Math.floor((wallMs - TOKENS_SINCE_MS) * TOKENS_PER_MS), TOKENS_BY_TIME_MAX);
+    this.#next.tokens = Math.max(this.#next.tokens, byTime);
   }
 
   /** A block of tokens for a delegate, which may be told of once `batch` is flushed. Returns the first. */
   reserveTokens(count: number, batch: Batch): number {
     const from = this.#next.tokens;
     this.#next.tokens = from + count;
-    this.#mark.tokens = this.#next.tokens + BLOCK;
+    this.#mark.tokens = this.#next.tokens + this.#block;
     batch.put('meta', 'tokens', this.#mark.tokens);
     return from;
   }
 
   /** Draws new blocks when half of one is used. Between turns only: the numbers are usable once it resolves. */
   async refill(): Promise<void> {
-    const wanted = NAMES.filter((name) => this.#mark[name] - this.#next[name] < BLOCK / 2);
+    const wanted = NAMES.filter((name) => this.#isLow(name));
     if (wanted.length === 0) return;
     const batch = this.#store.batch();
-    for (const name of wanted) batch.put('meta', name, this.#next[name] + BLOCK);
-    const marks = wanted.map((name) => this.#next[name] + BLOCK);
+    for (const name of wanted) batch.put('meta', name, this.#next[name] + this.#block);
+    const marks = wanted.map((name) => this.#next[name] + this.#block);
     const done = this.#store.commit(batch, { synced: true });
     if (done) await done;
     for (const [i, name] of wanted.entries()) this.#mark[name] = marks[i]!;
   }
 
   get low(): boolean {
-    return NAMES.some((name) => this.#mark[name] - this.#next[name] < BLOCK / 2);
+    return NAMES.some((name) => this.#isLow(name));
+  }
+
+  #isLow(name: Name): boolean {
+    return this.#mark[name] - this.#next[name] < this.#block / 2;
   }
 
   nextTicket(): number {

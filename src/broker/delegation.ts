@@ -8,7 +8,8 @@
  *   core decides as always. The region is *out*: the broker's, until it was quiet for a while.
  * - A quiet region is offered back (`give`) behind a transfer of its own, so that nobody is let in while the answer is under way.
  *
- * A recall is repeated until it is answered; unanswered for a TTL it ends the session, and with it the delegation. After a
+ * A recall is repeated until it is answered; unanswered for a TTL the session is not renewed any more, and ends a TTL later, and with it
+ * the delegation: until then the delegate may grant, by its own clock. After a
  * restart of the broker the transfers are there again; which regions were out is not, but a recall of one is harmless.
  */
 import type { Timer } from '../base/clock.ts';
@@ -20,8 +21,6 @@ import type { BrokerState } from './state.ts';
 import { shown as uncleanShown } from './unclean.ts';
 import { DELEGATE_OWNER, type Delegated, type UncleanPath } from './wire.ts';
 
-/** Fencing tokens that a delegate gets with the delegation and with what is given back: 2^53 is ninety million times away. */
-const TOKENS = 100_000_000;
 /** Looks at quiet regions and unanswered recalls in a quiet time or a TTL, whichever is shorter. */
 const LOOK_SHARE = 6;
 const LOOK_MS_MIN = 50;
@@ -133,8 +132,9 @@ export class Delegations {
   }
 
   #newTokens(): Delegated['tokens'] {
-    const from = this.#state.reserveTokens(TOKENS);
-    return { from, to: from + TOKENS };
+    const count = this.#state.parts.settings.limits.delegateTokens;
+    const from = this.#state.reserveTokens(count);
+    return { from, to: from + count };
   }
 
   /** Regions came back, with what is held there. Times of holds are ages. */
@@ -430,9 +430,8 @@ export class Delegations {
     const nowMs = this.#state.nowMs();
     for (const transfer of transfers.values()) {
       if (nowMs - transfer.sinceMs > settings.sessionTtlMs)
-        return this.#sessions.end(
+        return this.#sessions.doom(
           session,
-          'session_lost',
           `It did not answer a ${transfer.kind} for ${settings.sessionTtlMs} ms.`,
         );
       this.#push(delegation, transfer);

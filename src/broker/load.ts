@@ -9,7 +9,7 @@ import { EventHub } from './events.ts';
 import { Metrics } from './metrics.ts';
 import type { Settings } from './settings.ts';
 import { BrokerState } from './state.ts';
-import { BrokerTime } from './time.ts';
+import { BrokerTime, isOriginKey, originKey } from './time.ts';
 import { HTTP_SESSION } from './wire.ts';
 
 function checkRow(ok: boolean, what: string, key: string): void {
@@ -74,13 +74,16 @@ export async function loadState(
   store: Store,
   gauges: { readonly sessions: () => number },
 ): Promise<BrokerState> {
-  const counters = new DurableCounters(store);
+  const { clock, boot } = settings;
+  const counters = new DurableCounters(store, clock.wallMs(), settings.limits.counterBlock);
   const core = new LockCore({ counters, limits: settings.limits });
   const seen = new Seen();
   core.load(unleasedHolds(store, seen), []);
   const waiters = readWaiters(store);
   for (const { arrivedAtMs } of waiters) seen.latestMs = Math.max(seen.latestMs, arrivedAtMs);
-  const time = new BrokerTime(settings.clock, seen.latestMs);
+  const origins = new Map([...store.rows('meta')].filter(([key]) => isOriginKey(key)));
+  const busy = seen.holds > 0 || waiters.length > 0;
+  const time = new BrokerTime(clock, boot, { origins, latestMs: seen.latestMs, busy });
   const nowMs = time.nowMs();
   core.load(
     seen.leased.map((hold) => renewed(hold, nowMs)),
@@ -108,6 +111,10 @@ export async function loadState(
     { settings, store, core, counters, time, hub, metrics },
     lastSeq + 1,
   );
+  state.change((batch) => {
+    for (const key of origins.keys()) batch.delete('meta', key);
+    batch.put('meta', originKey(boot), time.originMs);
+  });
   for (const { request, arrivedAtMs } of waiters)
     state.loadedWaiter(request.session, request.requestId, arrivedAtMs);
 

@@ -92,8 +92,13 @@ function reassert(parts: OpParts, session: Session, message: Message<'reassert'>
   if (!message.last) return { lost };
   session.reasserted = undefined;
   for (const hold of [...state.parts.core.holdsOf(session.id)]) {
-    if (named.locks.has(hold.lockId) || named.requests.has(hold.requestId)) continue;
-    if (hold.owner === DELEGATE_OWNER) continue;
+    if (named.locks.has(hold.lockId) || hold.owner === DELEGATE_OWNER) continue;
+    const ids = [hold.requestId, ...(hold.joined ?? [])];
+    if (ids.some((id) => named.requests.has(id))) {
+      for (const requestId of ids)
+        if (!named.requests.has(requestId)) state.apply({ type: 'cancel', requestId, session: session.id });
+      continue;
+    }
     for (let count = hold.count; count > 0; count--)
       state.apply({ type: 'release', lockId: hold.lockId, owner: hold.owner, session: session.id });
   }
@@ -159,16 +164,16 @@ const HANDLERS: { readonly [O in SessionOp]: Handler<O> } = {
     parts.state.apply({ type: 'heartbeat', lockId, owner, leaseMs });
     return null;
   },
-  move: ({ state }, _session, { volume, from, to, tree }) => {
-    state.apply({ type: 'move', volume, from, to, tree });
+  move: ({ state, sessions }, session, { volume, from, to, tree }) => {
+    state.apply({ type: 'move', volume, from, to, tree, by: sessions.mover(session) });
     return null;
   },
-  exchange: ({ state }, _session, { volume, a, b, tree }) => {
-    state.apply({ type: 'exchange', volume, a, b, tree });
+  exchange: ({ state, sessions }, session, { volume, a, b, tree }) => {
+    state.apply({ type: 'exchange', volume, a, b, tree, by: sessions.mover(session) });
     return null;
   },
-  detach: ({ state }, _session, { volume, path, tree }) => {
-    state.apply({ type: 'detach', volume, path, tree });
+  detach: ({ state, sessions }, session, { volume, path, tree }) => {
+    state.apply({ type: 'detach', volume, path, tree, by: sessions.mover(session) });
     return null;
   },
   add_target(parts, session, { lockId, target }) {

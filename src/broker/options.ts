@@ -2,6 +2,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { LIMITS } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
+import type { Boot } from '../base/process.ts';
 import type { Store } from '../store/types.ts';
 
 export interface BrokerOptions {
@@ -33,6 +34,8 @@ export interface BrokerOptions {
   readonly acquireTimeoutMs?: number | null;
   readonly log?: Logger;
   readonly clock?: Clock;
+  /** Default: this machine's. */
+  readonly boot?: Boot;
   /** Default: SQLite at `<stateDir>/broker.db`. */
   readonly store?: Store;
   /** Tests reach limits with smaller ones. */

@@ -12,7 +12,8 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { GateError } from '../base/errors.ts';
 import { newId, newSecret } from '../base/ids.ts';
-import type { Effect } from '../lock/types.ts';
+import { isBelow } from '../lock/paths.ts';
+import type { Effect, Mover } from '../lock/types.ts';
 import type { Batch, SessionRow } from '../store/types.ts';
 import { shownOwner } from './owners.ts';
 import type { BrokerState } from './state.ts';
@@ -34,6 +35,8 @@ export interface Session {
   readonly startedAtMs: number;
   lastId: number;
   heardMs: number;
+  /** Why it is not renewed any more, if it is not (`doom`). */
+  doomed: string | undefined;
   outlet: Outlet | undefined;
   /** Request id to message id of the acquires that this connection waits to be answered. */
   readonly pending: Map<string, number>;
@@ -107,6 +110,7 @@ export class Sessions {
     return {
       ...row,
       heardMs: this.#state.nowMs(),
+      doomed: undefined,
       outlet: undefined,
       pending: new Map(),
       reasserted: undefined,
@@ -133,6 +137,7 @@ export class Sessions {
   /** Takes a session up on a new connection; the old one, if it still seems to live, is closed. Throws `session_lost`. */
   resume(id: string, secret: string, outlet: Outlet): Session {
     const session = this.#sessions.get(id);
+    if (session?.doomed !== undefined) throw new GateError('session_lost', session.doomed);
     if (!session)
       throw new GateError(
         'session_lost',
@@ -154,7 +159,7 @@ export class Sessions {
   /** Anything from a session renews it. */
   heard(session: Session): void {
     this.look();
-    session.heardMs = this.#state.nowMs();
+    if (session.doomed === undefined) session.heardMs = this.#state.nowMs();
   }
 
   /** Has the session's row written with this turn. */
@@ -171,11 +176,24 @@ export class Sessions {
     if (!this.#ended) this.#state.apply({ type: 'away', sessions: [session.id], away: true });
   }
 
+  /**
+   * Has a session end as one that is not heard of any more: its holder is told, but may not hear it, and may go on by its own clock until
+   * its time is over. Only then is freed what it holds.
+   */
+  doom(session: Session, message: string): void {
+    session.doomed = message;
+    session.outlet?.push({ push: 'session_lost', message });
+    session.outlet?.close(CLOSE.sessionLost, 'session lost');
+    session.outlet = undefined;
+  }
+
   /** Ends a session and all that it holds. */
   end(session: Session, reason: 'released' | 'session_lost', message: string): void {
     // Before its holds go, so that whoever is let in by that is told.
-    if (reason === 'session_lost')
+    if (reason === 'session_lost') {
       for (const { volume } of session.delegated) this.#state.unclean.whole(volume, session.id, reason);
+      this.#namesMayHaveChanged(session);
+    }
     this.#state.apply({ type: 'end_session', session: session.id, reason });
     this.#sessions.delete(session.id);
     this.#dirty.delete(session);
@@ -186,6 +204,20 @@ export class Sessions {
     session.outlet?.push({ push: 'session_lost', message });
     session.outlet?.close(CLOSE.sessionLost, 'session lost');
     session.outlet = undefined;
+  }
+
+  /** Who died while it changed names cannot tell any more: other sessions' open files stand where they stood, or at the other name. */
+  #namesMayHaveChanged({ id }: Session): void {
+    const { core } = this.#state.parts;
+    for (const { volume, targets } of [...core.holdsOf(id)]) {
+      const names = targets.filter(({ mode }) => mode === 'replace');
+      for (const [i, { path: a, scope }] of names.entries())
+        for (const { path: b } of names.slice(i + 1)) {
+          if (isBelow(a, b) || isBelow(b, a)) continue;
+          const by: Mover = { session: id, sinceMs: 0, lost: true };
+          this.#state.apply({ type: 'exchange', volume, a, b, tree: scope === 'tree', by });
+        }
+    }
   }
 
   /** Stops looking; sessions stay as they are, in the store. */
@@ -236,6 +268,20 @@ export class Sessions {
     }
   }
 
+  /**
+   * Who changes names, for the core: a session hears of a grant within a TTL of its telling or never, because it would not be alive by its own
+   * clock; and lets its holder in within `admitMs` of that, or asks again.
+   */
+  mover(session: Session): Mover {
+    const { limits } = this.#state.parts.settings;
+    const unheardMs = this.#ttlMs + this.#marginMs + limits.admitMs;
+    return { session: session.id, sinceMs: this.#state.nowMs() - unheardMs };
+  }
+
+  get #marginMs(): number {
+    return Math.min(MARGIN_MS_MAX, this.#ttlMs * MARGIN_SHARE);
+  }
+
   /** Looks for sleep, and for sessions whose time is over. */
   look(): void {
     const nowMs = this.#state.nowMs();
@@ -243,10 +289,13 @@ export class Sessions {
     if (sinceMs < this.#lookEveryMs) return;
     this.#lookedMs = nowMs;
     if (sinceMs > this.#lookEveryMs + this.#ttlMs * SLEPT_SHARE) this.#renewEverybody(nowMs, sinceMs);
-    const marginMs = Math.min(MARGIN_MS_MAX, this.#ttlMs * MARGIN_SHARE);
     for (const session of this.#sessions.values())
-      if (nowMs - session.heardMs > this.#ttlMs + marginMs)
-        this.end(session, 'session_lost', `Not heard of for ${Math.round(nowMs - session.heardMs)} ms.`);
+      if (nowMs - session.heardMs > this.#ttlMs + this.#marginMs)
+        this.end(
+          session,
+          'session_lost',
+          session.doomed ?? `Not heard of for ${Math.round(nowMs - session.heardMs)} ms.`,
+        );
   }
 
   #renewEverybody(nowMs: number, sleptMs: number): void {

@@ -3,6 +3,7 @@ import { type Clock, systemClock } from '../base/clock.ts';
 import { GateError } from '../base/errors.ts';
 import { LIMITS } from '../base/limits.ts';
 import { type Logger, silentLog } from '../base/log.ts';
+import { type Boot, systemBoot } from '../base/process.ts';
 import { stateFiles } from '../base/state.ts';
 import type { BrokerOptions } from './options.ts';
 
@@ -26,6 +27,7 @@ export interface Settings {
   readonly acquireTimeoutMs: number | null;
   readonly log: Logger;
   readonly clock: Clock;
+  readonly boot: Boot;
   readonly limits: Limits;
 }
 
@@ -90,6 +92,7 @@ export function settle(options: BrokerOptions): Settings {
     acquireTimeoutMs: duration('acquireTimeoutMs', options.acquireTimeoutMs, null),
     log: options.log ?? silentLog,
     clock: options.clock ?? systemClock,
+    boot: options.boot ?? systemBoot(),
     limits: { ...LIMITS, ...options.limits },
   };
 }

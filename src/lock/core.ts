@@ -94,7 +94,7 @@ export class LockCore extends Queries {
         this.#acquire(command.request, nowMs);
         break;
       case 'adopt':
-        this.#adopt(command.hold);
+        this.#adopt(command.hold, nowMs);
         break;
       case 'release':
         this.#release(command);
@@ -131,7 +131,7 @@ export class LockCore extends Queries {
   #acquire(request: AcquireRequest, nowMs: number): void {
     const known = this.tables.findSession(request.session)?.requests.get(request.requestId);
     if (known !== undefined) {
-      this.#repeat(known, request.requestId);
+      this.#repeat(known, request.requestId, nowMs);
       return;
     }
     checkRequest(request, this.#limits);
@@ -203,11 +203,14 @@ export class LockCore extends Queries {
     return true;
   }
 
-  #repeat(lock: Lock, requestId: string): void {
+  #repeat(lock: Lock, requestId: string, nowMs: number): void {
     const effects = this.#engine.effects;
     if (lock.hold === null)
       effects.push({ type: 'queued', waiter: this.waiterOf(lock), blockers: this.blockerNames(lock) });
-    else effects.push({ type: 'granted', hold: lock.hold, requestId, waited: false, again: true });
+    else {
+      lock.toldMs = nowMs;
+      effects.push({ type: 'granted', hold: lock.hold, requestId, waited: false, again: true });
+    }
   }
 
   #refuseNew(lock: Lock, reason: 'limit' | 'timeout', message: string): false {
@@ -230,7 +233,7 @@ export class LockCore extends Queries {
     this.tables.forget(lock);
   }
 
-  #adopt(hold: Hold): void {
+  #adopt(hold: Hold, nowMs: number): void {
     if (this.tables.locks.has(hold.lockId)) return;
     checkRequest({ ...hold, waitMs: null }, this.#limits);
     const engine = this.#engine;
@@ -240,6 +243,7 @@ export class LockCore extends Queries {
     if (waited) engine.dequeue(known);
     const adopted = { ...hold, ticket: engine.counters.nextTicket() };
     const lock = this.#insert(adopted);
+    lock.toldMs = nowMs;
     engine.effects.push({ type: 'granted', hold: adopted, requestId, waited, again: false });
     engine.coverageChanged(lock.owner);
   }
@@ -345,10 +349,10 @@ export class LockCore extends Queries {
       addTarget(engine, lock, command.target);
       return;
     }
-    const { volume, tree } = command;
+    const { volume, tree, by } = command;
     if (command.type === 'detach') {
       checkPath(command.path, 'path');
-      detach(engine, volume, command.path, tree);
+      detach(engine, volume, command.path, tree, by);
       return;
     }
     const [from, to] = command.type === 'move' ? [command.from, command.to] : [command.a, command.b];
@@ -356,8 +360,8 @@ export class LockCore extends Queries {
     checkPath(to, command.type === 'move' ? 'to' : 'b');
     if (tree && (isBelow(from, to) || isBelow(to, from)))
       throw new GateError('invalid_request', `${command.type}: '${from}' and '${to}' lie one in the other`);
-    if (command.type === 'move') move(engine, volume, from, to, tree);
-    else exchange(engine, volume, from, to, tree);
+    if (command.type === 'move') move(engine, volume, from, to, tree, by);
+    else exchange(engine, volume, from, to, tree, by);
   }
 
   /** One end at a time, in order of time: what an earlier one lets in may not be ended by a later one. */

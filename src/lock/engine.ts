@@ -167,6 +167,7 @@ export class Engine {
       expires === null || hold.leaseExpiresAtMs === null ? null : Math.max(expires, hold.leaseExpiresAtMs);
     const leaseMs = asked === null || hold.leaseMs === null ? null : Math.max(asked, hold.leaseMs);
     into.hold = { ...withRequest(hold, requestId), leaseMs, leaseExpiresAtMs };
+    into.toldMs = nowMs;
     this.setTimer(into, leaseExpiresAtMs);
     into.session.learn(requestId, into);
     this.effects.push({ type: 'granted', hold: into.hold, requestId, waited, again: true });

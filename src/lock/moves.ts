@@ -1,7 +1,8 @@
+import { LIMITS } from '../base/limits.ts';
 import type { Engine } from './engine.ts';
 import { isBelow } from './paths.ts';
 import type { Lock } from './state.ts';
-import type { Hold, Target } from './types.ts';
+import type { Hold, Mover, Target } from './types.ts';
 
 /** Where a target goes: another path, null when it guards nothing any more, undefined when it stays. */
 type Destination = (path: string) => string | null | undefined;
@@ -29,21 +30,43 @@ function handleHoldsIn(engine: Engine, volume: string, places: readonly string[]
   return [...found].sort((a, b) => a.ticket - b.ticket);
 }
 
-function relocate(engine: Engine, locks: readonly Lock[], destination: Destination): void {
+/** Its holder may not have known of it when the names changed. */
+function unsettled(lock: Lock, by: Mover | undefined): boolean {
+  if (by === undefined || lock.session.name === by.session) return false;
+  return by.lost === true || (lock.toldMs ?? lock.hold!.grantedAtMs) >= by.sinceMs;
+}
+
+function same(a: Target, b: Target): boolean {
+  return a.path === b.path && a.mode === b.mode && a.scope === b.scope;
+}
+
+function relocate(
+  engine: Engine,
+  locks: readonly Lock[],
+  destination: Destination,
+  by: Mover | undefined,
+): void {
   for (const lock of locks) {
+    if (by?.lost && lock.session.name === by.session) continue;
     const hold = lock.hold!;
-    const targets: Target[] = [];
+    const keeps = unsettled(lock, by);
+    const targets: Target[] = keeps ? [...hold.targets] : [];
     for (const target of hold.targets) {
       const path = destination(target.path);
-      if (path === null) continue;
-      targets.push(path === undefined ? target : { ...target, path });
+      if (path === null || (keeps && path === undefined)) continue;
+      const there = path === undefined ? target : { ...target, path };
+      if (!keeps) targets.push(there);
+      else if (targets.length < LIMITS.targetsPerRequest && !targets.some((one) => same(one, there)))
+        targets.push(there);
     }
+    if (keeps && targets.length === hold.targets.length) continue;
     const detached = targets.length === 0;
     // A detached hold keeps its last targets, for people to read.
     replaceHeldTargets(engine, lock, targets);
     const moved = targets.some((target) => !hold.targets.includes(target));
     const why = detached || !moved ? 'detached' : 'moved';
-    changeHold(engine, lock, { ...hold, targets: detached ? hold.targets : targets, detached }, why);
+    const changed = { ...hold, targets: detached ? hold.targets : targets, detached };
+    changeHold(engine, lock, keeps ? { ...changed, spread: true } : changed, why);
   }
   for (const lock of locks) engine.coverageChanged(lock.owner);
 }
@@ -69,35 +92,45 @@ function changeHold(
 }
 
 /** Handle holds follow their inodes from one name to the other; those that stood on the other lose that name. */
-export function move(engine: Engine, volume: string, from: string, to: string, tree: boolean): void {
+export function move(
+  engine: Engine,
+  volume: string,
+  from: string,
+  to: string,
+  tree: boolean,
+  by?: Mover,
+): void {
   if (from === to) return;
-  relocate(engine, handleHoldsIn(engine, volume, [from, to], tree), (path) => {
-    if (isIn(path, to, tree)) return null;
-    return carried(path, from, to, tree);
-  });
+  const destination = (path: string) => (isIn(path, to, tree) ? null : carried(path, from, to, tree));
+  relocate(engine, handleHoldsIn(engine, volume, [from, to], tree), destination, by);
 }
 
-export function exchange(engine: Engine, volume: string, a: string, b: string, tree: boolean): void {
+export function exchange(
+  engine: Engine,
+  volume: string,
+  a: string,
+  b: string,
+  tree: boolean,
+  by?: Mover,
+): void {
   if (a === b) return;
   relocate(
     engine,
     handleHoldsIn(engine, volume, [a, b], tree),
     (path) => carried(path, a, b, tree) ?? carried(path, b, a, tree),
+    by,
   );
 }
 
-export function detach(engine: Engine, volume: string, path: string, tree: boolean): void {
-  relocate(engine, handleHoldsIn(engine, volume, [path], tree), (at) =>
-    isIn(at, path, tree) ? null : undefined,
-  );
+export function detach(engine: Engine, volume: string, path: string, tree: boolean, by?: Mover): void {
+  const destination = (at: string) => (isIn(at, path, tree) ? null : undefined);
+  relocate(engine, handleHoldsIn(engine, volume, [path], tree), destination, by);
 }
 
 /** Gives a hold one more target; a detached one gets it in place of those it lost. */
 export function addTarget(engine: Engine, lock: Lock, target: Target): void {
   const hold = lock.hold!;
-  const same = (one: Target) =>
-    one.path === target.path && one.mode === target.mode && one.scope === target.scope;
-  if (!hold.detached && hold.targets.some(same)) return;
+  if (!hold.detached && hold.targets.some((one) => same(one, target))) return;
   const targets = hold.detached ? [target] : [...hold.targets, target];
   replaceHeldTargets(engine, lock, targets);
   changeHold(engine, lock, { ...hold, targets, detached: false }, hold.detached ? 'attached' : 'linked');

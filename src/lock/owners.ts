@@ -58,6 +58,7 @@ export function carryTickets(lock: Lock): void {
 function covers(own: Entry, asked: Entry): boolean {
   return (
     own.lock.tree === asked.lock.tree &&
+    own.lock.hold?.spread !== true &&
     contains(own.target, asked.target) &&
     classCovers(own.class, asked.class)
   );

@@ -102,6 +102,8 @@ export class Lock {
   readonly kind: Kind;
   wait: Wait | null = null;
   hold: Hold | null = null;
+  /** When a grant of it was told last; null: when it was granted. */
+  toldMs: number | null = null;
   entries: Entry[] = [];
   /** The locks whose witness this is. */
   watchers: Lock[] | null = null;

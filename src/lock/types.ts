@@ -66,6 +66,8 @@ export interface Hold {
   readonly holdCapMs: number | null;
   /** Detached: its inode has no name any more, so it guards nothing until it is released. */
   readonly detached: boolean;
+  /** Names changed while it was not known where its file stood (`Mover`): it keeps others off all of its targets, and covers nothing. */
+  readonly spread?: true;
   readonly who?: Who;
   /** The other requests that are counted in it, oldest first; absent when there are none. */
   readonly joined?: readonly string[];
@@ -126,6 +128,17 @@ export type Effect =
     }
   | { readonly type: 'waiter_changed'; readonly waiter: Waiter };
 
+/**
+ * Who changed names. A hold of another session that was granted at `sinceMs` or later may not have been heard of there when the names
+ * changed: whether its holder opened what had the name before or what has it now is not known. It guards both names (`Hold.spread`).
+ */
+export interface Mover {
+  readonly session: string;
+  readonly sinceMs: number;
+  /** It is lost, and may have changed the names without telling: all other sessions' holds guard both, its own stay. */
+  readonly lost?: true;
+}
+
 export type Command =
   | { readonly type: 'acquire'; readonly request: AcquireRequest }
   /**
@@ -163,6 +176,7 @@ export type Command =
       readonly from: string;
       readonly to: string;
       readonly tree: boolean;
+      readonly by?: Mover;
     }
   /** Handle holds on the two names (and below, when `tree`) change places. */
   | {
@@ -171,9 +185,16 @@ export type Command =
       readonly a: string;
       readonly b: string;
       readonly tree: boolean;
+      readonly by?: Mover;
     }
   /** Handle holds on `path` (and below it, when `tree`) guard nothing any more. */
-  | { readonly type: 'detach'; readonly volume: string; readonly path: string; readonly tree: boolean }
+  | {
+      readonly type: 'detach';
+      readonly volume: string;
+      readonly path: string;
+      readonly tree: boolean;
+      readonly by?: Mover;
+    }
   /** Adds a target to a hold (an inode got a further name, or a nameless one a name). Clears `detached`. */
   | { readonly type: 'add_target'; readonly lockId: string; readonly target: Target }
   /** Replaces a waiting request's targets, keeping its ticket. */

@@ -11,7 +11,7 @@
  *
  * Nothing is granted here once the session's authority may have ended (`hasAuthority`).
  */
-import type { Command, Hold, Target } from '../lock/index.ts';
+import type { Command, Hold, Kind, Target } from '../lock/index.ts';
 import { LockCore, overlaps, type Region, RegionSet, regionOf } from '../lock/index.ts';
 import type { ViewClock } from './actors.ts';
 import type { LockAnswers, LockPort, LockRequest } from './locks.ts';
@@ -49,6 +49,22 @@ export interface Offer {
   readonly tokens: Delegation['tokens'];
 }
 
+/** A request that the broker decides. */
+interface Pending {
+  readonly kind: Kind;
+  readonly targets: readonly Target[];
+  /** Asked for so often: each time has an id of its own. */
+  times: number;
+  /** The names were changed through this view since it was asked for: its grant may go with what stood there before. */
+  stale: boolean;
+  /** Granted before the names changed. */
+  kept: { readonly lockId: string; readonly owner: string } | null;
+}
+
+function idOf(requestId: string, { times }: Pending): string {
+  return times === 0 ? requestId : `${requestId}~${times}`;
+}
+
 /** More than the broker has under way at once, ever: `LIMITS.delegationRegions`. */
 const OFFERS_REMEMBERED = 50_000;
 
@@ -64,7 +80,7 @@ export class DelegatedLocks implements LockPort {
   #core: LockCore | null = null;
   readonly #out = new RegionSet();
   /** Requests that are on their way to the broker: what they touch cannot be taken back meanwhile. */
-  readonly #pending = new Map<string, readonly Target[]>();
+  readonly #pending = new Map<string, Pending>();
   /** Offers that were answered, the latest. */
   readonly #answered = new Set<string>();
   #nextToken = 0;
@@ -89,7 +105,7 @@ export class DelegatedLocks implements LockPort {
     this.#out.clear();
     for (const region of delegation.out) this.#out.add(region, true);
     // What was asked for before goes its way at the broker.
-    for (const targets of this.#pending.values())
+    for (const { targets } of this.#pending.values())
       for (const target of targets) this.#out.add(regionOf(target), true);
     this.#core = new LockCore({
       counters: {
@@ -125,28 +141,56 @@ export class DelegatedLocks implements LockPort {
       return;
     }
     if (this.#core !== null) this.#giveBack(request.targets);
-    this.#pending.set(request.requestId, request.targets);
-    this.#upstream.acquire(request, {
-      granted: (lockId, token) => {
-        this.#pending.delete(request.requestId);
-        // A view that slept through its session's time hears of the grant before it hears of the loss.
-        if (this.#hasAuthority()) return answers.granted(lockId, token);
-        // Should it live after all, the lock must not stay with nobody.
-        this.#upstream.release(lockId, request.owner);
-        answers.refused('session_lost', 'The session with the broker may be over.');
+    const { requestId, kind, targets } = request;
+    const pending: Pending = { kind, targets, times: 0, stale: false, kept: null };
+    this.#pending.set(requestId, pending);
+    this.#forward(request, pending, answers);
+  }
+
+  #forward(request: LockRequest, pending: Pending, answers: LockAnswers): void {
+    const { requestId, owner } = request;
+    this.#upstream.acquire(
+      { ...request, requestId: idOf(requestId, pending) },
+      {
+        granted: (lockId, token) => {
+          this.#letGo(pending);
+          if (pending.stale) {
+            // Asked for again after the change, it stands where the name is. Until then nothing is given up.
+            pending.stale = false;
+            pending.times++;
+            pending.kept = { lockId, owner };
+            this.#forward(request, pending, answers);
+            return;
+          }
+          this.#pending.delete(requestId);
+          // A view that slept through its session's time hears of the grant before it hears of the loss.
+          if (this.#hasAuthority()) return answers.granted(lockId, token);
+          // Should it live after all, the lock must not stay with nobody.
+          this.#upstream.release(lockId, owner);
+          answers.refused('session_lost', 'The session with the broker may be over.');
+        },
+        queued: (blockers) => answers.queued?.(blockers),
+        join: (owner) => answers.join?.(owner),
+        refused: (code, message) => {
+          this.#letGo(pending);
+          this.#pending.delete(requestId);
+          answers.refused(code, message);
+        },
       },
-      queued: (blockers) => answers.queued?.(blockers),
-      join: (owner) => answers.join?.(owner),
-      refused: (code, message) => {
-        this.#pending.delete(request.requestId);
-        answers.refused(code, message);
-      },
-    });
+    );
+  }
+
+  #letGo(pending: Pending): void {
+    const { kept } = pending;
+    pending.kept = null;
+    if (kept !== null) this.#upstream.release(kept.lockId, kept.owner);
   }
 
   cancel(requestId: string): void {
+    const pending = this.#pending.get(requestId);
     this.#pending.delete(requestId);
-    this.#upstream.cancel(requestId);
+    this.#upstream.cancel(pending === undefined ? requestId : idOf(requestId, pending));
+    if (pending !== undefined) this.#letGo(pending);
   }
 
   release(lockId: string, owner: string): void {
@@ -202,7 +246,7 @@ export class DelegatedLocks implements LockPort {
       this.#nextToken = tokens.from;
       this.#tokensEnd = tokens.to;
     }
-    for (const targets of this.#pending.values())
+    for (const { targets } of this.#pending.values())
       if (targets.some((target) => overlaps(target, region)))
         return this.#upstream.taken(epoch, give, region, false);
     this.#out.delete(region);
@@ -289,6 +333,8 @@ export class DelegatedLocks implements LockPort {
 
   /** Applies a change of names here. True when the broker may have holds on these names, too. */
   #alsoUpstream(command: Command, paths: readonly string[], tree: boolean): boolean {
+    for (const pending of this.#pending.values())
+      if (pending.kind === 'handle' && changes(paths, tree, pending.targets)) pending.stale = true;
     if (this.#core === null) return true;
     this.#apply(command);
     return paths.some((path) => this.#out.overlaps({ path, scope: tree ? 'tree' : 'file' }));
@@ -307,6 +353,11 @@ export class DelegatedLocks implements LockPort {
       if (entries.length > 0) this.#upstream.activity(entries);
     });
   }
+}
+
+function changes(paths: readonly string[], tree: boolean, targets: readonly Target[]): boolean {
+  const scope = tree ? 'tree' : 'file';
+  return targets.some((target) => paths.some((path) => overlaps({ path, scope }, target)));
 }
 
 function first<T>(from: ReadonlySet<T>): T {

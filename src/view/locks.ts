@@ -66,10 +66,13 @@ export class Grant {
   }
 }
 
-/** Looks at what was granted before its holder is let in: null lets it in. `over`: the asker has given up. */
+/**
+ * Looks at what was granted before its holder is let in: null lets it in; `late`: it took so long that it is to be asked for again
+ * (`LIMITS.admitMs`). `over`: the asker has given up.
+ */
 export type Admit = (
   over: () => boolean,
-  done: (refusal: { code: ErrorCode; message: string } | null) => void,
+  done: (refusal: { code: ErrorCode; message: string } | 'late' | null) => void,
 ) => void;
 
 /** A request on its way. Ends exactly once: by its answer, or by `cancel`. */
@@ -95,34 +98,41 @@ export class Pending {
     this.requestId = request.requestId;
     this.owner = request.owner;
     this.#port = port;
-    port.acquire(request, {
-      granted: (lockId) => {
-        if (!this.#open) return;
-        const grant = new Grant(port, lockId, request.owner, request.targets);
-        this.#grant = grant;
-        admit(
-          () => !this.#open,
-          (refusal) => {
-            if (!this.#open) return;
-            this.#open = false;
-            if (refusal === null) return answers.granted(grant);
-            grant.release();
-            answers.refused(refusal.code, refusal.message);
-          },
-        );
-      },
-      queued: (blockers) => {
-        if (this.#open) answers.queued?.(blockers);
-      },
-      join: (owner) => {
-        if (this.#open) answers.join?.(owner);
-      },
-      refused: (code, message) => {
-        if (!this.#open) return;
-        this.#open = false;
-        answers.refused(code, message);
-      },
-    });
+    const ask = () =>
+      port.acquire(request, {
+        granted: (lockId) => {
+          if (!this.#open) return;
+          const grant = new Grant(port, lockId, request.owner, request.targets);
+          this.#grant = grant;
+          admit(
+            () => !this.#open,
+            (refusal) => {
+              if (!this.#open) return;
+              if (refusal === 'late') {
+                this.#grant = null;
+                grant.release();
+                return ask();
+              }
+              this.#open = false;
+              if (refusal === null) return answers.granted(grant);
+              grant.release();
+              answers.refused(refusal.code, refusal.message);
+            },
+          );
+        },
+        queued: (blockers) => {
+          if (this.#open) answers.queued?.(blockers);
+        },
+        join: (owner) => {
+          if (this.#open) answers.join?.(owner);
+        },
+        refused: (code, message) => {
+          if (!this.#open) return;
+          this.#open = false;
+          answers.refused(code, message);
+        },
+      });
+    ask();
   }
 
   /** Nobody has granted or refused it yet. */

@@ -14,6 +14,7 @@
  */
 import type { PathString } from '../base/bytes.ts';
 import type { ErrorCode } from '../base/errors.ts';
+import { LIMITS } from '../base/limits.ts';
 import type { Kind, Target } from '../lock/types.ts';
 import * as sys from '../sys/index.ts';
 import type { Actor, ActorSource, Caller, ViewClock, ViewEvents } from './actors.ts';
@@ -180,8 +181,11 @@ export class View {
       answers,
       (over, done) => {
         if (this.unclean.isClean(targets)) return done(null);
-        const untilMs = waitMs === null ? null : this.clock.nowMs() + waitMs;
-        this.unclean.admit({ targets, owner, untilMs, over, done });
+        const sinceMs = this.clock.nowMs();
+        const untilMs = waitMs === null ? null : sinceMs + waitMs;
+        const looked: typeof done = (refusal) =>
+          done(refusal === null && this.clock.nowMs() - sinceMs > LIMITS.admitMs ? 'late' : refusal);
+        this.unclean.admit({ targets, owner, untilMs, over, done: looked });
       },
     );
   }

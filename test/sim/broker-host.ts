@@ -1,11 +1,12 @@
 /** The broker on its simulated machine: the real one without its doors, which dies and is started again. */
 import { GateError } from '../../src/base/errors.ts';
 import { silentLog } from '../../src/base/log.ts';
+import type { Boot } from '../../src/base/process.ts';
 import { type Assembled, assemble } from '../../src/broker/assemble.ts';
 import { settle } from '../../src/broker/settings.ts';
 import { Connection, type Socket } from '../../src/broker/ws.ts';
 import type { Disk, SimStore } from './disk.ts';
-import { type Kernel, Process } from './kernel.ts';
+import { drift, type Kernel, Process } from './kernel.ts';
 import type { Network } from './network.ts';
 
 export interface BrokerTimes {
@@ -24,6 +25,11 @@ export class BrokerHost {
   /** Ready to serve. */
   parts: Assembled | null = null;
   starts = 0;
+  /** Its machine: how fast its clocks go, how often it was booted, and what CLOCK_MONOTONIC shows of that. */
+  readonly #rate: number;
+  #boots = 0;
+  #bootedAtMs = -1e5;
+  #suspendedMs = 0;
   /** Connections of HTTP clients, which break when it dies. */
   readonly httpConnections = new Set<{ cut(): void }>();
   onFailure: (error: Error) => void = () => {};
@@ -33,6 +39,7 @@ export class BrokerHost {
     this.network = network;
     this.disk = disk;
     this.#times = times;
+    this.#rate = drift(kernel);
     this.process = new Process(kernel);
     this.process.kill();
   }
@@ -42,17 +49,24 @@ export class BrokerHost {
     if (this.process.alive) return;
     const { kernel } = this;
     this.starts++;
-    const process = new Process(kernel, kernel.chance.oneIn(4) ? kernel.chance.between(-1e7, 1e7) : 0);
+    const process = new Process(
+      kernel,
+      kernel.chance.oneIn(4) ? kernel.chance.between(-1e7, 1e7) : 0,
+      this.#rate,
+    );
     this.process = process;
     const store = this.disk.open();
     this.#store = store;
     const settings = settle({
       stateDir: '/nowhere',
       clock: process.clock,
+      boot: this.#boot(),
       log: silentLog,
       // Requests that want a cap name one.
       maxHoldWriteMs: null,
       maxHoldReadMs: null,
+      // So that they run out.
+      limits: { counterBlock: 200, delegateTokens: 500, admitMs: 50 },
       ...this.#times,
     });
     const ready = (parts: Assembled) => {
@@ -81,6 +95,21 @@ export class BrokerHost {
     );
   }
 
+  #boot(): Boot {
+    const { kernel } = this;
+    const sinceMs = this.#bootedAtMs + this.#suspendedMs;
+    return { id: `boot ${this.#boots}`, monotonicMs: () => (kernel.nowMs - sinceMs) * this.#rate };
+  }
+
+  /** Its machine lost power, with the broker on it. */
+  losePower(): void {
+    this.crash();
+    this.disk.losePower();
+    this.#boots++;
+    this.#bootedAtMs = this.kernel.nowMs;
+    this.#suspendedMs = 0;
+  }
+
   /** The disk refused: it ends, and is started again. */
   #fatal(process: Process): void {
     if (this.process !== process || !process.alive) return;
@@ -91,6 +120,7 @@ export class BrokerHost {
   /** kill -9, at any instant. */
   crash(): void {
     if (!this.process.alive) return;
+    this.#suspendedMs += this.process.suspendedMs;
     this.process.kill();
     this.#store?.die();
     this.parts = null;

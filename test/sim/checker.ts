@@ -7,7 +7,7 @@
  * clock; from them it checks what users rely on. Handles of open files are compared by inode, whatever its name is by now.
  */
 import type { Hold, Target, Waiter } from '../../src/lock/types.ts';
-import type { Written } from './disk.ts';
+import type { Told, Written } from './disk.ts';
 import type { Kernel } from './kernel.ts';
 
 const DELEGATE = '#delegate';
@@ -81,6 +81,8 @@ export class Checker {
   readonly waiters = new Map<string, WaiterSeen>();
   readonly live = new Set<Handle>();
   /** Lock ids that were ever on the disk. */
+  /** Locks whose targets changed after they were granted. */
+  readonly #moved = new Set<string>();
   readonly #everHeld = new Map<string, number>();
   readonly #tokens = new Map<string, number>();
   readonly #tokenOf = new Map<number, string>();
@@ -119,7 +121,7 @@ export class Checker {
 
   // ------------------------------------------------------------ the journal
 
-  written(changes: readonly Written[], moved: ReadonlySet<string>): void {
+  written(changes: readonly Written[], { moved, fresh }: Told): void {
     this.#commit++;
     const heldBefore = new Map(this.holds);
     const waitedBefore = new Map(this.waiters);
@@ -142,17 +144,23 @@ export class Checker {
     for (const hold of granted) {
       if (this.#everHeld.has(hold.lockId) && !this.amnesia) this.fail(`lock id ${hold.lockId} came twice`);
       this.#everHeld.set(hold.lockId, this.#commit);
-      if (!waitedBefore.has(`${hold.session} ${hold.requestId}`)) tickets.push(hold.ticket);
+      const waits = [...waitedBefore.values()].some(
+        ({ waiter }) => waiter.ticket === hold.ticket && waiter.request.session === hold.session,
+      );
+      if (!waits) tickets.push(hold.ticket);
       this.note(`granted ${show(hold)} ${hold.lockId} token ${hold.token} ticket ${hold.ticket}`);
     }
+    for (const lockId of moved) this.#moved.add(lockId);
     this.#checkTickets(tickets);
     if (this.amnesia) return;
     for (const hold of granted) {
       const waited = waitedBefore.get(`${hold.session} ${hold.requestId}`)?.waiter;
-      if (waited !== undefined && waited.ticket !== hold.ticket && !this.#adopted(hold))
+      // Who gave up and asked again in the same turn, under the same id, did not wait.
+      const inQueue = waited !== undefined && !fresh.has(hold.lockId) && !this.#adopted(hold);
+      if (inQueue && waited.ticket !== hold.ticket)
         this.fail(`${show(hold)} waited with ticket ${waited.ticket} and was granted with ${hold.ticket}`);
       // Where its file had gone in this very turn it was not asked for.
-      if (!moved.has(hold.lockId)) this.#checkGrant(hold, heldBefore, waitedBefore);
+      if (!moved.has(hold.lockId)) this.#checkGrant(hold, heldBefore, waitedBefore, moved);
     }
     this.#checkNobodyForgotten();
   }
@@ -191,7 +199,6 @@ export class Checker {
   #gone(lockId: string): void {
     const hold = this.holds.get(lockId);
     this.holds.delete(lockId);
-    for (const doubt of this.#doubts) if (doubt.lockId === lockId) doubt.endCommit = this.#commit;
     if (hold) this.note(`gone ${show(hold)} ${lockId}`);
     for (const handle of [...this.live]) {
       if (handle.lockId !== lockId) continue;
@@ -221,6 +228,7 @@ export class Checker {
     hold: Hold,
     heldBefore: ReadonlyMap<string, Hold>,
     waitedBefore: ReadonlyMap<string, WaiterSeen>,
+    moved: ReadonlySet<string>,
   ): void {
     if (this.#adopted(hold)) return;
     this.checks++;
@@ -229,10 +237,14 @@ export class Checker {
     );
     for (const other of this.holds.values()) {
       if (other === hold || other.detached || !against(hold, other)) continue;
-      if (this.#adopted(other)) {
-        // What was adopted in this very turn may have come after the grant. And who has it already may have it again.
-        if (!heldBefore.has(other.lockId) || hold.targets.every((target) => this.#has(own, target))) continue;
-      }
+      // It came here in this turn, perhaps after the grant.
+      const before = moved.has(other.lockId) ? heldBefore.get(other.lockId) : undefined;
+      if (moved.has(other.lockId) && (before === undefined || !against(hold, before))) continue;
+      // What was adopted in this very turn may have come after the grant.
+      if (this.#adopted(other) && !heldBefore.has(other.lockId)) continue;
+      // Inodes went where they went: who has it already may have it again, whoever was moved there too.
+      const cameHere = [other, ...own].some((one) => this.#adopted(one) || this.#moved.has(one.lockId));
+      if (cameHere && hold.targets.every((target) => this.#has(own, target))) continue;
       this.fail(`the broker granted ${show(hold)} beside ${show(other)} ${other.lockId}`);
     }
     if (own.some((one) => this.#meets(one, hold))) return;
@@ -257,12 +269,15 @@ export class Checker {
   }
 
   #has(own: readonly Hold[], target: Target): boolean {
-    return own.some(({ targets }) =>
-      targets.some(
-        (have) =>
-          (have.path === target.path ? have.scope === 'tree' || target.scope === 'file' : false) ||
-          (have.scope === 'tree' && within(target.path, have.path)),
-      ),
+    return own.some(
+      ({ targets, spread }) =>
+        !spread &&
+        targets.some(
+          (have) =>
+            (have.mode === 'write' || have.mode === target.mode) &&
+            ((have.path === target.path ? have.scope === 'tree' || target.scope === 'file' : false) ||
+              (have.scope === 'tree' && within(target.path, have.path))),
+        ),
     );
   }
 
@@ -293,35 +308,6 @@ export class Checker {
     return false;
   }
 
-  /**
-   * Names that a view is changing. Who opens such a name for reading through *another* view, between the change and the broker's
-   * hearing of it, has a lock that goes where the file before went: a known gap (docs/reliability.md).
-   */
-  readonly #doubts: {
-    readonly view: string;
-    readonly names: readonly Omit<Target, 'mode'>[];
-    readonly lockId: string;
-    endCommit: number;
-  }[] = [];
-  doubtful = 0;
-
-  namesChange(owner: string, lockId: string, names: readonly Target[]): void {
-    if (this.#doubts.length > 100) this.#doubts.splice(0, 50);
-    const endCommit = this.holds.has(lockId) ? Number.POSITIVE_INFINITY : this.#commit;
-    this.#doubts.push({ view: viewOf(owner), names, lockId, endCommit });
-  }
-
-  #doubtful({ owner, inode, lockId, targets }: Handle): boolean {
-    if (inode === null || !targets.every(({ mode }) => mode === 'read')) return false;
-    const commit = this.#everHeld.get(lockId);
-    return this.#doubts.some(
-      ({ view, names, endCommit }) =>
-        view !== viewOf(owner) &&
-        (commit === undefined || commit <= endCommit) &&
-        names.some((name) => targets.some((target) => touch(name, target))),
-    );
-  }
-
   // ------------------------------------------------------------ handles
 
   /** A holder was told that it has a lock. */
@@ -334,13 +320,17 @@ export class Checker {
       handle.over = true;
       return;
     }
-    if (!local && !this.#everHeld.has(handle.lockId) && !handle.lockId.includes('.'))
-      this.fail(`${show(handle)} ${handle.lockId} was acknowledged and is on no disk`);
-    if (this.#doubtful(handle)) {
-      this.doubtful++;
+    // Broken by order before its holder heard of the grant; that it is broken comes next.
+    if (
+      this.breakable.has(handle.lockId) &&
+      this.#everHeld.has(handle.lockId) &&
+      !this.holds.has(handle.lockId)
+    ) {
       handle.over = true;
       return;
     }
+    if (!local && !this.#everHeld.has(handle.lockId) && !handle.lockId.includes('.'))
+      this.fail(`${show(handle)} ${handle.lockId} was acknowledged and is on no disk`);
     this.#checkToken(handle);
     this.live.add(handle);
     this.checkHandle(handle);
@@ -365,7 +355,8 @@ export class Checker {
     if (other !== undefined) this.fail(`token ${token} was given to ${other} and to ${lockId}`);
     this.#tokens.set(lockId, token);
     this.#tokenOf.set(token, lockId);
-    if (this.amnesia) return;
+    // The token of an open file that was renamed is from before it came to this name.
+    if (this.amnesia || this.#moved.has(lockId)) return;
     const key = `${handle.kind} ${handle.owner} ${JSON.stringify(handle.targets)}`;
     for (const before of this.#greatest.values())
       if (before.token > token && against({ ...before.claim }, handle))
@@ -412,10 +403,6 @@ export class Checker {
     if (this.amnesia || this.breakable.has(handle.lockId)) return;
     this.fail(`${show(handle)} ${handle.lockId} was lost while its holder had it`);
   }
-}
-
-function viewOf(owner: string): string {
-  return owner.split('.', 1)[0]!;
 }
 
 function writes({ targets }: Handle): boolean {

@@ -3,6 +3,7 @@
  * loss of power. It may be slow, and it may fail: then nobody knows whether the batch was written.
  */
 import { GateError } from '../../src/base/errors.ts';
+import type { GateEvent } from '../../src/broker/wire.ts';
 import { type RowBatch, TABLE_NAMES } from '../../src/store/batch.ts';
 import { MemoryDisk, MemoryStore } from '../../src/store/memory/index.ts';
 import type { Batch, Store, StoredEvent, TableName, Tables } from '../../src/store/types.ts';
@@ -28,8 +29,7 @@ export class Disk {
   slowOneIn = 0;
   failOneIn = 0;
   commits = 0;
-  /** `moved`: locks whose targets changed in this commit after they were granted. */
-  onWritten: (changes: readonly Written[], moved: ReadonlySet<string>) => void = () => {};
+  onWritten: (changes: readonly Written[], told: Told) => void = () => {};
   /** Rows went back: power was lost, or a backup was restored. */
   onLost: () => void = () => {};
 
@@ -56,7 +56,7 @@ export class Disk {
     this.commits++;
     this.#unsynced.push({ head, before });
     if (synced || this.alwaysSynced) this.#unsynced = [];
-    this.onWritten(changes, movedIn(batch as RowBatch));
+    this.onWritten(changes, toldOf(batch as RowBatch));
   }
 
   /** Some of the last commits that were not synced are gone. */
@@ -79,11 +79,30 @@ export class Disk {
   }
 }
 
+/** What a commit's events tell of its locks, by id. */
+export interface Told {
+  /** Its targets changed, after it was granted should that be in this commit too. */
+  readonly moved: ReadonlySet<string>;
+  /** Granted to a request that came in this turn. */
+  readonly fresh: ReadonlySet<string>;
+}
+
 const MOVES = new Set(['moved', 'detached', 'attached', 'linked']);
 
-function movedIn({ events }: RowBatch): Set<string> {
-  const told = events as readonly { type?: string; lockId?: string }[];
-  return new Set(told.filter(({ type }) => MOVES.has(type ?? '')).map(({ lockId }) => lockId ?? ''));
+function toldOf({ events }: RowBatch): Told {
+  const moved = new Set<string>();
+  const fresh = new Set<string>();
+  const gaveUp = new Set<string>();
+  for (const event of events as unknown as readonly GateEvent[]) {
+    const { type, lockId, waitedMs, session, requestId } = event;
+    const request = `${session} ${requestId}`;
+    if (type === 'refused') gaveUp.add(request);
+    if (lockId === undefined) continue;
+    if (MOVES.has(type)) moved.add(lockId);
+    // Asked for anew under the same id it may have waited for a part of the turn.
+    else if (type === 'granted' && (waitedMs === undefined || gaveUp.has(request))) fresh.add(lockId);
+  }
+  return { moved, fresh };
 }
 
 export class SimStore implements Store {

@@ -29,7 +29,7 @@ export class HttpHost {
     const { clock } = this.process;
     for (let round = 0; !world.closing; round++) {
       if (world.volume !== null) await this.#once(owner, `${owner}-${round}`);
-      await clock.delay(chance.delayMs(80, 400));
+      await clock.delay(world.pace * chance.delayMs(80, 400));
     }
   }
 

@@ -129,6 +129,11 @@ function before(a: Event, b: Event): boolean {
 /** How fast a process's clocks may differ from true time: quartz is a hundred times better. */
 const DRIFT = 0.003;
 
+/** How fast a machine's clocks go. */
+export function drift(kernel: Kernel): number {
+  return 1 + kernel.chance.between(-DRIFT, DRIFT);
+}
+
 /**
  * A process with clocks of its own. It may be killed: nothing of it runs any more. It may be stopped (SIGSTOP) or suspended
  * with its machine: what is due for it meanwhile runs when it goes on; in suspend CLOCK_MONOTONIC stands still.
@@ -138,18 +143,18 @@ export class Process {
   alive = true;
   readonly #rate: number;
   readonly #startMs: number;
-  #suspendedMs = 0;
+  #sleptMs = 0;
   #stoppedAtMs: number | null = null;
   #suspended = false;
   #wallOffsetMs: number;
   #backlog: (() => void)[] = [];
   readonly clock: Clock;
 
-  constructor(kernel: Kernel, wallOffsetMs = 0) {
+  constructor(kernel: Kernel, wallOffsetMs = 0, rate = drift(kernel)) {
     this.kernel = kernel;
-    this.#rate = 1 + kernel.chance.between(-DRIFT, DRIFT);
+    this.#rate = rate;
     this.#startMs = kernel.nowMs;
-    this.#wallOffsetMs = 1_700_000_000_000 + wallOffsetMs;
+    this.#wallOffsetMs = 1_800_000_000_000 + wallOffsetMs;
     this.clock = {
       wallMs: () => kernel.nowMs + this.#wallOffsetMs,
       nowMs: () => this.#monotonicMs(),
@@ -172,9 +177,14 @@ export class Process {
     return (bootMs - 1e6) / this.#rate;
   }
 
+  /** For how long it was suspended. */
+  get suspendedMs(): number {
+    return this.#sleptMs + (this.#suspended ? this.kernel.nowMs - this.#stoppedAtMs! : 0);
+  }
+
   #monotonicMs(): number {
     const untilMs = this.#suspended ? this.#stoppedAtMs! : this.kernel.nowMs;
-    return 1000 + (untilMs - this.#startMs - this.#suspendedMs) * this.#rate;
+    return 1000 + (untilMs - this.#startMs - this.#sleptMs) * this.#rate;
   }
 
   #after(dueMs: number, run: () => void): Timer {
@@ -217,7 +227,7 @@ export class Process {
 
   goOn(): void {
     if (this.#stoppedAtMs === null) return;
-    if (this.#suspended) this.#suspendedMs += this.kernel.nowMs - this.#stoppedAtMs;
+    if (this.#suspended) this.#sleptMs += this.kernel.nowMs - this.#stoppedAtMs;
     this.#stoppedAtMs = null;
     this.#suspended = false;
     const backlog = this.#backlog;

@@ -44,7 +44,6 @@ const sum = {
   byDelegates: 0,
   waits: 0,
   checks: 0,
-  doubtful: 0,
 };
 for (let seed = first; seed < first + count && performance.now() < endMs; seed++) {
   const outcome = await play(seed);
@@ -54,7 +53,6 @@ for (let seed = first; seed < first + count && performance.now() < endMs; seed++
   sum.byDelegates += outcome.localGrants;
   sum.waits += outcome.waited;
   sum.checks += outcome.checks;
-  sum.doubtful += outcome.doubtful;
   if (values.trace) console.log(outcome.trace.join('\n'));
   if (outcome.error === null) continue;
   sum.failed.push(seed);

@@ -91,7 +91,7 @@ export class SessionHost {
       if (chance.oneIn(40)) this.#breakSomebody(session);
       for (const handle of chance.oneIn(2) ? held : held.reverse())
         if (handle) await this.#giveBack(session, handle);
-      await clock.delay(chance.delayMs(40, 300));
+      await clock.delay(world.pace * chance.delayMs(40, 300));
     }
   }
 

@@ -10,36 +10,20 @@ import { mutated } from './mutate.ts';
 import { play } from './play.ts';
 
 const RUN = new URL('./run.ts', import.meta.url).pathname;
-const SEEDS = Number(process.env.GATE_SEEDS ?? 300);
+const SEEDS = Number(process.env.GATE_SEEDS ?? 2000);
 /** Plays in which a planted bug must show. */
 const MUTANT_SEEDS = 400;
 
-/** What is known to happen still, seldom (docs/reliability.md, "Open"). */
-const OPEN = new RegExp(
-  [
-    'faults have ended long ago',
-    'was lost while its holder',
-    'the broker dropped',
-    'was told that it lost',
-    'was refused for time',
-    'token \\d+ of \\S+ \\(handle: read .* is not above',
-  ].join('|'),
-);
-const OPEN_SHARE_MAX = 0.04;
-
 test(`${SEEDS} plays: nobody beside another, nobody overtaken, nobody forgotten, no token twice`, async (t) => {
   const first = Number(process.env.GATE_SEED ?? 1);
-  const open: number[] = [];
   let steps = 0;
   for (let seed = first; seed < first + SEEDS; seed++) {
     const { error, steps: taken } = await play(seed);
     steps += taken;
-    if (error === null) continue;
-    if (OPEN.test(error.message)) open.push(seed);
-    else assert.fail(`seed ${seed}: ${error.stack}\nagain: node test/sim/run.ts --seed ${seed} --trace`);
+    if (error !== null)
+      assert.fail(`seed ${seed}: ${error.stack}\nagain: node test/sim/run.ts --seed ${seed} --trace`);
   }
-  t.diagnostic(`${steps} steps; open findings in seeds ${open.join(', ') || 'none'}`);
-  assert.ok(open.length <= SEEDS * OPEN_SHARE_MAX, `open findings in too many seeds: ${open.join(', ')}`);
+  t.diagnostic(`${steps} steps`);
 });
 
 test('the same seed is the same play', async () => {

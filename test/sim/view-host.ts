@@ -66,8 +66,6 @@ export class ViewHost {
   #recalled: Region[] = [];
   /** Tokens of grants that are being answered, by lock id. */
   readonly #tokens = new Map<string, number>();
-  /** Renamed here: what another view has open there may not be where the broker believes, should this one die. */
-  readonly #renamed: { inode: Inode; atMs: number }[] = [];
 
   constructor(world: World, name: string, actors: number, delegation: boolean) {
     this.#world = world;
@@ -126,7 +124,6 @@ export class ViewHost {
         this.#relay = relay;
         keeper.onLost = () => {
           world.counts.sessionsLost++;
-          this.forgive();
           relay.lost();
         };
         keeper.onNew = (next) => relay.use(next);
@@ -138,14 +135,6 @@ export class ViewHost {
         if (error instanceof GateError) world.kill(process);
         else world.fail(error);
       },
-    );
-  }
-
-  /** What this view renamed lately. */
-  forgive(): void {
-    const sinceMs = this.#world.kernel.nowMs - 3 * this.#world.times.sessionTtlMs - 2000;
-    this.#world.forgive(
-      new Set(this.#renamed.filter(({ atMs }) => atMs >= sinceMs).map(({ inode }) => inode)),
     );
   }
 
@@ -376,7 +365,6 @@ export class ViewHost {
     }
     const handle = this.#begin(taken, owner, 'name', targets, null);
     world.counts.moves++;
-    world.checker.namesChange(owner, taken.grant.lockId, targets);
     let moved: readonly Inode[] = [];
     if (what === 'unlink') {
       world.unlink(a);
@@ -394,8 +382,6 @@ export class ViewHost {
     world.checker.note(
       `  ${this.name} does ${what} '${a}' '${b}', which moves inodes ${moved.map(({ id }) => id).join(' ') || '-'}`,
     );
-    for (const inode of moved) this.#renamed.push({ inode, atMs: world.kernel.nowMs });
-    if (this.#renamed.length > 200) this.#renamed.splice(0, 100);
     world.checker.checkAll();
     this.#over(handle);
     taken.grant.release();

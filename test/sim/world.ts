@@ -71,6 +71,8 @@ export class World {
   volume: string | null = null;
   /** No new business. */
   closing = false;
+  /** How much rarer programs beside the views ask than they otherwise would. */
+  pace = 1;
   readonly #files = new Map<string, Inode>();
   #nextInode = 1;
   /** What an actor's own code threw. */
@@ -92,7 +94,7 @@ export class World {
     this.checker = new Checker(this.kernel);
     this.broker = new BrokerHost(this.kernel, this.network, this.disk, times);
     this.broker.onFailure = (error) => this.fail(error);
-    this.disk.onWritten = (changes, moved) => this.checker.written(changes, moved);
+    this.disk.onWritten = (changes, told) => this.checker.written(changes, told);
     this.disk.onLost = () => this.checker.lost(this.disk.rows('hold'), this.disk.rows('waiter'));
     for (const path of FILES) if (this.chance.oneIn(2)) this.create(path);
   }
@@ -170,12 +172,6 @@ export class World {
     if (inode === undefined) return;
     inode.path = null;
     this.#files.delete(path);
-  }
-
-  /** A view died between a rename and its telling the broker: nobody can know where those open files' locks stand. */
-  forgive(inodes: ReadonlySet<Inode>): void {
-    for (const handle of [...this.checker.live])
-      if (handle.inode !== null && inodes.has(handle.inode)) this.checker.ends(handle);
   }
 
   // ------------------------------------------------------------ choices

@@ -24,7 +24,8 @@ type Packed = [
   holdCapMs?: number | null,
   detached?: 0 | 1,
   who?: Who | null,
-  joined?: readonly string[],
+  joined?: readonly string[] | null,
+  spread?: 1,
 ];
 
 export function packHold(hold: Hold): Packed {
@@ -47,11 +48,13 @@ export function packHold(hold: Hold): Packed {
     grantedAtMs,
     coveredForMs,
   ];
-  const { leaseMs, leaseExpiresAtMs, holdCapMs, detached, who, joined } = hold;
-  if (leaseMs !== null || leaseExpiresAtMs !== null || holdCapMs !== null || detached || who || joined)
+  const { leaseMs, leaseExpiresAtMs, holdCapMs, detached, who, joined, spread } = hold;
+  const rare = who || joined || spread;
+  if (leaseMs !== null || leaseExpiresAtMs !== null || holdCapMs !== null || detached || rare)
     packed.push(leaseMs, leaseExpiresAtMs, holdCapMs, detached ? 1 : 0);
-  if (who || joined) packed.push(who ?? null);
-  if (joined) packed.push(joined);
+  if (rare) packed.push(who ?? null);
+  if (joined || spread) packed.push(joined ?? null);
+  if (spread) packed.push(1);
   return packed;
 }
 
@@ -105,6 +108,7 @@ export function unpackHold(lockId: string, value: unknown, intern: Intern): Hold
   };
   const who = row[15];
   const joined = row[16];
-  if (!who && !joined) return hold;
-  return { ...hold, ...(who && { who }), ...(joined && { joined }) };
+  const spread = row[17] === 1 ? ({ spread: true } as const) : null;
+  if (!who && !joined && !spread) return hold;
+  return { ...hold, ...(who && { who }), ...(joined && { joined }), ...spread };
 }
