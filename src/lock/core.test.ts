@@ -376,6 +376,35 @@ describe('names move, handles follow their inode', () => {
     );
   });
 
+  test('what another session may not have heard of yet guards both names, and covers neither', () => {
+    const b = new Bench();
+    const command = { type: 'exchange', volume: 'v', a: 'f', b: 'g', tree: false } as const;
+    b.ask('ann', on('f', 'read'));
+    b.now = 100;
+    assert.deepEqual(b.do({ ...command, by: { session: 'other', sinceMs: 0 } }), ['ann moved']);
+    const { targets, spread } = b.lockOf('ann');
+    assert.deepEqual([targets.map(({ path }) => path), spread], [['f', 'g'], true]);
+    assert.deepEqual(b.ask('bob', on('f')), ['bob waits']);
+    assert.deepEqual(b.ask('cid', on('g')), ['cid waits']);
+    b.restart();
+    assert.equal(b.lockOf('ann').spread, true);
+    assert.deepEqual(b.ask('ann', on('h', 'read')), ['ann has L2']);
+    assert.deepEqual(
+      b.do({ ...command, a: 'h', b: 'k', by: { session: 's', sinceMs: 0 } }),
+      ['ann moved'],
+      'its own',
+    );
+    assert.equal(b.core.hold('L2')!.spread, undefined);
+    assert.deepEqual(
+      b.do({ ...command, a: 'k', b: 'h', by: { session: 'other', sinceMs: 101 } }),
+      ['ann moved'],
+      'old',
+    );
+    assert.equal(b.core.hold('L2')!.spread, undefined);
+    assert.deepEqual(b.do({ ...command, a: 'k', b: 'h', by: { session: 's', sinceMs: 0, lost: true } }), []);
+    assert.deepEqual(b.release('ann'), ['ann released', 'bob has L3', 'cid has L4']);
+  });
+
   test('a file with two names is guarded by the second when the first goes, and a nameless one by a new one', () => {
     const b = new Bench();
     b.ask('ann', on('f'));

@@ -82,6 +82,7 @@ const checks: Record<string, (subject: Subject) => void> = {
       { ...hold('a'), leaseMs: 5, leaseExpiresAtMs: 6, holdCapMs: 7, who: { pid: 1, command: 'x' } },
       { ...hold('j'), count: 3, joined: ['r2', 'r3'] },
       { ...hold('k'), who: { uid: 0 }, joined: ['r2'] },
+      { ...hold('l'), spread: true },
       { ...hold('b'), detached: true, kind: 'handle', coveredSinceMs: -5 },
       {
         ...hold('c'),
