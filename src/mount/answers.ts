@@ -57,8 +57,8 @@ export class Answers {
     node.told.revoked = false;
   }
 
-  /** Of names in this directory. */
-  #entryValidMs(parent: Node | undefined): number {
+  /** How long the kernel may remember names in this directory. */
+  namesValidMs(parent: Node | undefined): number {
     const { validity } = this.#parts;
     return parent !== undefined && parent.watchKey !== null ? validity.followedMs : validity.ms;
   }
@@ -113,7 +113,7 @@ export class Answers {
   fillEntry(node: Node): void {
     this.fillAttr();
     this.filled.nodeid = node.id;
-    this.filled.entryValidMs = this.#entryValidMs(node.dentry?.parent);
+    this.filled.entryValidMs = this.namesValidMs(node.dentry?.parent);
     this.filled.attrValidMs = this.attrValidMs(node);
   }
 
@@ -133,7 +133,7 @@ export class Answers {
   negative(req: Request, parent: Node): void {
     const { validity, watch } = this.#parts;
     this.filled.nodeid = 0;
-    this.filled.entryValidMs = watch?.negatives ? this.#entryValidMs(parent) : validity.ms;
+    this.filled.entryValidMs = watch?.negatives ? this.namesValidMs(parent) : validity.ms;
     this.filled.attrValidMs = 0;
     this.#parts.api.replyEntry(req, this.filled);
   }

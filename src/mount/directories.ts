@@ -6,6 +6,8 @@ import { scratch } from '../view/scratch.ts';
 import type { View } from '../view/view.ts';
 import type { Answers } from './answers.ts';
 import { Listing } from './listing.ts';
+import { Listings } from './listings.ts';
+import { OUTSIDE_MS } from './validity.ts';
 import { VIRTUAL_DIRECTORY } from './virtual.ts';
 import type { Watch } from './watch.ts';
 
@@ -15,14 +17,16 @@ export class Directories {
   readonly #api: FuseApi;
   readonly #answers: Answers;
   readonly #watch: Watch | null;
-  readonly #listings = new Map<number, Listing>();
+  readonly #open = new Map<number, Listing>();
+  readonly #listings: Listings;
   #next = 1;
 
-  constructor(view: View, api: FuseApi, answers: Answers, watch: Watch | null) {
+  constructor(view: View, api: FuseApi, answers: Answers, watch: Watch | null, wallMs: () => number) {
     this.#watch = watch;
     this.#view = view;
     this.#api = api;
     this.#answers = answers;
+    this.#listings = new Listings(wallMs, (node) => view.onOutdated(node));
   }
 
   open(req: Request, node: Node): void {
@@ -31,39 +35,47 @@ export class Directories {
     if (fd < 0 && node.virtual === null) return void this.#api.replyError(req, -fd);
     const hidden = node === this.#view.tree.root ? VIRTUAL_DIRECTORY : null;
     const listing = new Listing(this.#next++, node, fd, hidden);
-    this.#listings.set(listing.id, listing);
-    if (this.#api.replyOpen(req, { fh: listing.id, flags: 0 }) < 0) this.close(listing.id);
+    this.#open.set(listing.id, listing);
+    // With READDIRPLUS the kernel learns of each name anew. Where it forgets them soon, that is worth more than a listing that is kept.
+    const keeps = fd >= 0 && this.#answers.namesValidMs(node) > OUTSIDE_MS;
+    const flags = keeps ? this.#listings.opened(listing) : 0;
+    if (this.#api.replyOpen(req, { fh: listing.id, flags }) < 0) this.close(listing.id);
   }
 
   /** A descriptor of the directory below, or -errno. */
   fd(fh: number): number {
-    const fd = this.#listings.get(fh)?.fd ?? -1;
+    const fd = this.#open.get(fh)?.fd ?? -1;
     return fd < 0 ? -sys.EINVAL : fd;
   }
 
   close(fh: number): void {
-    this.#listings.get(fh)?.close();
-    this.#listings.delete(fh);
+    const listing = this.#open.get(fh);
+    if (listing === undefined) return;
+    this.#open.delete(fh);
+    this.#listings.closed(listing);
+    listing.close();
   }
 
   end(): void {
-    for (const fh of [...this.#listings.keys()]) this.close(fh);
+    for (const fh of [...this.#open.keys()]) this.close(fh);
   }
 
   /** READDIR; with `plus` READDIRPLUS, which tells the kernel of a node for each name but the dots. */
   list(req: Request, fh: number, offset: number, size: number, plus: boolean): void {
-    const listing = this.#listings.get(fh);
+    const listing = this.#open.get(fh);
     if (listing === undefined) return void this.#api.replyError(req, sys.EBADF);
-    const names = listing.names(offset);
-    if (typeof names === 'number') return void this.#api.replyError(req, -names);
+    const found = this.#listings.at(listing, offset);
+    if (typeof found === 'number') return void this.#api.replyError(req, -found);
+    const { names, list } = found;
     const writer = this.#api.dirents(size, plus);
     const told: Node[] = [];
-    for (let at = offset; at < names.length; at++) {
-      const { name, ino, type } = names[at]!;
+    for (let at = found.position; at < list.length; at++) {
+      const { name, ino, type } = list[at]!;
+      const next = this.#listings.cookie(names, at);
       const node = plus && !isDots(name) ? this.#listed(listing.node, name) : null;
       const fits = plus
-        ? writer.addPlus(name, ino, type, at + 1, node === null ? null : this.#answers.filled)
-        : writer.add(name, ino, type, at + 1);
+        ? writer.addPlus(name, ino, type, next, node === null ? null : this.#answers.filled)
+        : writer.add(name, ino, type, next);
       if (!fits) {
         if (node !== null) this.#view.tree.release(node);
         break;

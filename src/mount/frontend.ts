@@ -81,7 +81,7 @@ export class Frontend implements Handlers, Door {
     this.#backing = parts.remote === null ? new Backing(parts.view, parts.api, parts.passthrough) : null;
     const isWrittenUnseen = (node: Node) => this.#isWrittenUnseen(node);
     this.#answers = new Answers({ ...parts, isWrittenUnseen }, this.#virtual);
-    this.#directories = new Directories(parts.view, parts.api, this.#answers, parts.watch);
+    this.#directories = new Directories(parts.view, parts.api, this.#answers, parts.watch, parts.wallMs);
     this.#replays = new Replays(parts.view, parts.api, (req, node) => this.#answers.getattr(req, node));
     parts.doors.add(this);
     this.#view.onChanged = (node) => {

@@ -4,7 +4,7 @@ import type { PagesVersion } from '../view/node.ts';
 import { scratch } from '../view/scratch.ts';
 
 /** A file system's clock ticks every 10 ms at worst (CONFIG_HZ_100): within one tick two changes leave the same time. */
-const TICK_MS = 100;
+export const TICK_MS = 100;
 const MASK = sys.STATX_BASIC_STATS;
 
 /**
@@ -35,7 +35,8 @@ export interface CachedPages {
   pages: PagesVersion | null;
 }
 
-function isSame(pages: PagesVersion): boolean {
+/** Whether what `scratch` has is this version. */
+export function isSame(pages: PagesVersion): boolean {
   return (
     pages.ctimeNsec === scratch.ctimeNsec &&
     pages.mtimeNsec === scratch.mtimeNsec &&
@@ -45,7 +46,8 @@ function isSame(pages: PagesVersion): boolean {
   );
 }
 
-function version(): PagesVersion {
+/** Of what `scratch` has. */
+export function version(): PagesVersion {
   const { ctimeSec, ctimeNsec, mtimeSec, mtimeNsec, size } = scratch;
   return { ctimeSec, ctimeNsec, mtimeSec, mtimeNsec, size };
 }

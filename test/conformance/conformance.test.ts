@@ -8,8 +8,13 @@ import { type Outcome, topics } from './run.ts';
 
 const RUN = fileURLToPath(new URL('./run.ts', import.meta.url));
 
-async function outcomes(gate: Gate, dir: string, beneath: string): Promise<Map<string, Outcome>> {
-  const args = ['--disable-warning=ExperimentalWarning', RUN, '--json', dir, '', beneath];
+async function outcomes(
+  gate: Gate,
+  dir: string,
+  beneath: string,
+  pattern = '',
+): Promise<Map<string, Outcome>> {
+  const args = ['--disable-warning=ExperimentalWarning', RUN, '--json', dir, pattern, beneath];
   const done = await gate.run(process.execPath, args, { env: { GATE_ACTOR: 'conformance' } }).done;
   assert.ok(done.status === 0 || done.status === 1, done.err);
   const lines = done.out.trimEnd().split('\n');
@@ -37,3 +42,12 @@ for (const passthrough of [true, false]) {
     await gate.idle();
   });
 }
+
+test('remembering names for long: listings end as they do natively', { timeout: 120_000 }, async (t) => {
+  const mountFlags = ['--stale-writes', 'off', '--attr-valid-ms', '3600000'];
+  const gate = await startGate(t, { mountFlags });
+  for (const dir of [gate.dir, gate.root]) chmodSync(dir, 0o755);
+  const found = await outcomes(gate, gate.mount, gate.root, 'directory');
+  assert.ok(found.size >= 5);
+  for (const [name, { result, detail }] of found) assert.equal(result, 'passed', `${name}: ${detail}`);
+});

@@ -240,6 +240,74 @@ say(len(seen), len(set(seen)), wrong, b'new' in again, len(again) == len(set(aga
     fs.rmSync(fill, { recursive: true });
   },
 
+  'a directory listed half way goes on as it began, whatever changes and whoever lists it meanwhile'(place) {
+    const said = py(
+      place,
+      `
+libc.opendir.restype = libc.readdir.restype = ctypes.c_void_p
+libc.readdir.argtypes = libc.rewinddir.argtypes = libc.closedir.argtypes = [ctypes.c_void_p]
+def some(d, n):
+    names = []
+    while len(names) < n and (e := libc.readdir(d)): names.append(ctypes.string_at(e + 19).decode())
+    return names
+def whole(d): return some(d, 10**9)
+os.mkdir('d')
+stay = {f'{i:04}' + 's' * 60 for i in range(2000)}
+for n in stay: open('d/' + n, 'w').close()
+wrong = []
+def check(what, names, expected):
+    if len(set(names)) != len(names): wrong.append(what + ': a name twice')
+    if not expected <= set(names): wrong.append(what + ': a name is missing')
+quiet = lambda: time.sleep(0.15)
+for round in range(6):
+    quiet()
+    if round % 2: os.listdir('d')
+    a, b = libc.opendir(b'd'), libc.opendir(b'd')
+    first = some(a, 700)
+    if round > 2: os.listdir('d')
+    # Names that come and go move the others about.
+    for n in first[:300]:
+        if n in stay: os.unlink('d/' + n); stay.discard(n)
+    for i in range(200): open(f'd/new{round}-{i}' + 'n' * 50, 'w').close()
+    if round % 3: quiet()
+    check('listed meanwhile', os.listdir('d'), stay)
+    half = some(b, 700)
+    c = libc.opendir(b'd')
+    some(c, 10)
+    libc.rewinddir(c)
+    check('begun anew', whole(c), stay | {'.', '..', f'new{round}-0' + 'n' * 50})
+    check('half way', first + whole(a), stay | {'.', '..'})
+    if round % 2: os.unlink(f'd/new{round}-1' + 'n' * 50); quiet()
+    libc.rewinddir(a)
+    check('after rewinddir', whole(a), stay | {'.', '..', f'new{round}-0' + 'n' * 50})
+    if round % 2 and f'new{round}-1' + 'n' * 50 in os.listdir('d'): wrong.append('what is gone is listed')
+    check('the other half', half + whole(b), stay | {'.', '..'})
+    for d in (a, b, c): libc.closedir(d)
+    for n in os.listdir('d'):
+        if n.startswith('new'): os.unlink('d/' + n)
+say(wrong)`,
+    );
+    assert.deepEqual(said, []);
+  },
+
+  'a directory whose listing was remembered shows what came beneath, at its next open'({ path, beneath }) {
+    fs.mkdirSync(path('d'));
+    const list = () => fs.readdirSync(path('d')).sort().join(' ');
+    const quiet = () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 150);
+    const there: string[] = [];
+    for (let i = 0; i < 6; i++) {
+      fs.writeFileSync(i % 2 === 0 ? join(beneath, 'd', `n${i}`) : path(`d/n${i}`), '');
+      there.push(`n${i}`);
+      if (i % 3 !== 0) quiet();
+      for (let j = 0; j < 3; j++) assert.equal(list(), there.join(' '));
+      quiet();
+      for (let j = 0; j < 3; j++) assert.equal(list(), there.join(' '));
+      if (i !== 3) continue;
+      fs.unlinkSync(join(beneath, 'd', there.shift()!));
+      assert.equal(list(), there.join(' '));
+    }
+  },
+
   'a directory that is removed while it is listed or stood in'(place) {
     const said = py(
       place,
