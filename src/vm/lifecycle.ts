@@ -101,6 +101,10 @@ export async function startMachine(host: Host, options: MachineOptions): Promise
   const files = machineFiles(host.vmDir, options.name);
   const cache = cacheFiles(host.cacheDir);
   const before = readMachine(files);
+  if (before && before.vmm !== options.vmm)
+    throw new VmError(`${options.name} is a machine of ${before.vmm}, not of ${options.vmm}`, {
+      hint: `Name another with --vm-name, or delete this one: gate vm delete ${options.name}`,
+    });
   if (before && stateOf(before) === 'running' && !options.rebuild) {
     journal.note(`${options.name} runs already (pid ${before.process!.pid})`);
     // Somebody may just have started it, and gone away before its guest was ready.
@@ -119,7 +123,8 @@ export async function startMachine(host: Host, options: MachineOptions): Promise
   const record: MachineRecord = {
     name: options.name,
     vmm: options.vmm,
-    base: options.base,
+    // The image stays what the disk was made over.
+    base: before && image === before.image ? before.base : options.base,
     cpus: options.cpus,
     memoryMib: options.memoryMib,
     diskMib: options.diskMib,
