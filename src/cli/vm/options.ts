@@ -96,8 +96,9 @@ export function vmmOf(flags: VmFlags): Vmm {
   return oneOf<Vmm>('vm', flags.vm ?? 'qemu', VMMS);
 }
 
-export function methodOf(flags: VmFlags): DoorMethod {
-  return oneOf<DoorMethod>('host-mount-method', flags.hostMountMethod ?? 'gate', METHODS);
+/** The door that is asked for, else the one that there was. */
+export function methodOf(flags: VmFlags, before: DoorMethod | undefined): DoorMethod {
+  return oneOf<DoorMethod>('host-mount-method', flags.hostMountMethod ?? before ?? 'gate', METHODS);
 }
 
 export function defaultName(vmm: Vmm): string {

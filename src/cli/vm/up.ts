@@ -19,7 +19,7 @@ import { makeHost, told } from './host.ts';
 import { GUEST_REPO, machineOptions, methodOf, type VmFlags } from './options.ts';
 
 /** Options that say where this host's broker is. */
-const NOT_THE_GUESTS = new Set(['host', 'port', 'socket', 'socketGroup']);
+const NOT_THE_GUESTS = new Set(['host', 'port', 'socket', 'socketGroup', 'serve']);
 
 export async function vmUp(
   context: Context,
@@ -28,12 +28,13 @@ export async function vmUp(
   flags: VmFlags & { json?: boolean; stateDir?: string },
 ): Promise<void> {
   const options = machineOptions(context, flags);
-  const method = methodOf(flags);
   const host = makeHost(context, flags, files.dir);
   await told(async () => {
     const machine = machineFiles(host.vmDir, options.name);
     await alone(host, machine, async () => {
-      const guestRepo = flags.vmRepoPath ?? (readMachine(machine)?.guestRepo || GUEST_REPO);
+      const before = readMachine(machine);
+      const method = methodOf(flags, before?.door?.method);
+      const guestRepo = flags.vmRepoPath ?? (before?.guestRepo || GUEST_REPO);
       if (!guestRepo.startsWith('/')) throw usage(`--vm-repo-path: '${guestRepo}' is no absolute path`);
       const asked = {
         repo,
@@ -42,7 +43,7 @@ export async function vmUp(
         sync: flags.sync === true,
       };
       // What ran before goes on running, whatever fails.
-      const ranBefore = stateOf(readMachine(machine)) === 'running';
+      const ranBefore = stateOf(before) === 'running';
       const started = await startMachine(host, options);
       const record = await serveRepo(host, started, asked, { keepOnError: options.keepOnError || ranBefore });
       const mount = mountPointFor(context, files, record, flags);
