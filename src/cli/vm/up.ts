@@ -28,6 +28,8 @@ export async function vmUp(
   flags: VmFlags & { json?: boolean; stateDir?: string },
 ): Promise<void> {
   const options = machineOptions(context, flags);
+  // A word that is none is refused before anything is made.
+  methodOf(flags, undefined);
   const host = makeHost(context, flags, files.dir);
   await told(async () => {
     const machine = machineFiles(host.vmDir, options.name);
