@@ -45,7 +45,7 @@ test('the connection is cut and comes back: programs wait and go on, locks stay'
 });
 
 test('a connection that breaks again and again, at any byte, loses nothing and repeats nothing', async (t) => {
-  const seed = Number(process.env.SEED ?? 7);
+  const seed = Number(process.env.GATE_SEED ?? 7);
   const { gate, there, wire } = await wired(t, 30_000);
   await wire.breakBySelf(seed);
   await wire.cut();
@@ -55,7 +55,7 @@ set -e
 for i in $(seq 40); do echo line $i >> lines; mkdir dir$i; echo $i > dir$i/f; mv dir$i/f dir$i/g; rm dir$i/g; rmdir dir$i; done
 head -c 300000 /dev/urandom > big; cp big copy; cmp big copy; wc -l < lines; ls`;
   const done = await gate.sh(script, { cwd: there }).done;
-  assert.deepEqual([done.status, done.out], [0, '40\nbig\ncopy\nlines\n'], `SEED=${seed}: ${done.err}`);
+  assert.deepEqual([done.status, done.out], [0, '40\nbig\ncopy\nlines\n'], `GATE_SEED=${seed}: ${done.err}`);
   const connections = await wire.cut();
   assert.ok(connections > 5, `there were ${connections} connections`);
   assert.deepEqual(fs.readFileSync(`${gate.root}/big`), fs.readFileSync(`${gate.root}/copy`));
