@@ -29,8 +29,11 @@ async function rig(t: TestContext) {
   mkdirSync(root);
   const stop = gate.stop.bind(gate);
   gate.stop = async () => {
-    await unmountDoor(stateDir, mountPoint);
-    await stop();
+    try {
+      await unmountDoor(stateDir, mountPoint);
+    } finally {
+      await stop();
+    }
   };
   const options = (method: DoorMethod): DoorOptions => ({
     method,

@@ -40,8 +40,11 @@ async function door(t: TestContext, { gate, sshd, socket }: Rig): Promise<string
   // Hooks run in the order in which they were made: this must be unmounted before the folder goes.
   const stop = gate.stop.bind(gate);
   gate.stop = async () => {
-    await unmountDoor(stateDir, mountPoint);
-    await stop();
+    try {
+      await unmountDoor(stateDir, mountPoint);
+    } finally {
+      await stop();
+    }
   };
   const opened = await mountDoor({
     method: 'sshfs',

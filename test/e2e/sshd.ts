@@ -56,19 +56,26 @@ export async function startSshd(test: TestContext, subsystem?: string): Promise<
     const up = await until(async () => started.exitCode !== null || (await answers(port)), PATIENCE_MS);
     if (!up || started.exitCode !== null) throw new Error(`sshd does not answer:\n${log}`);
   };
-  const stop = async () => {
-    const ending = child;
-    child = undefined;
-    if (ending?.pid === undefined) return;
-    for (const pid of [...descendants(ending.pid), ending.pid])
+  const kill = () => {
+    if (child?.pid === undefined) return;
+    for (const pid of [...descendants(child.pid), child.pid])
       try {
         process.kill(pid, 'SIGKILL');
       } catch {
         // It is gone.
       }
+  };
+  const stop = async () => {
+    const ending = child;
+    kill();
+    child = undefined;
+    if (ending === undefined) return;
     await until(() => ending.exitCode !== null || ending.signalCode !== null, PATIENCE_MS);
   };
+  // Also where another hook failed before this one.
+  process.once('exit', kill);
   test.after(async () => {
+    process.off('exit', kill);
     await stop();
     rmSync(dir, { recursive: true, force: true });
   });
