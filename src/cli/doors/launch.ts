@@ -37,8 +37,6 @@ interface DoorRecord extends MountedDoor {
 }
 
 const DOOR_TYPES: readonly string[] = [VIEW_TYPE, 'fuse.sshfs'];
-/** How long a read through a new door may take. */
-const PROOF_MS = 15_000;
 const TERM_MS = 5_000;
 /** Between a read that fails and the end of the process that should have answered it. */
 const ENDING_MS = 1_000;
@@ -109,7 +107,7 @@ export async function launch(plan: DoorPlan): Promise<MountedDoor> {
       writeFileAtomic(recordFile(stateDir, mountPoint), `${JSON.stringify(record())}\n`);
       const life = watched(child);
       await ready(each, child, life, mountPoint, plan.limitMs);
-      if (each.proof !== undefined) await prove(each, each.proof, life, mountPoint);
+      if (each.proof !== undefined) await prove(each, each.proof, life, mountPoint, plan.limitMs);
     }
   } catch (error) {
     const detail = tailOf(readFileSync(logFile).subarray(from).toString('utf8'), 15);
@@ -181,11 +179,13 @@ async function prove(
   proof: NonNullable<DoorProcess['proof']>,
   life: Life,
   mountPoint: string,
+  limitMs: number,
 ): Promise<void> {
+  // Over there programs start for it: in a guest that is emulated, for many seconds.
   const path = join(mountPoint, proof.path);
   try {
     const got = await new Promise<string>((done, fail) => {
-      const reader = execFile('cat', [path], { timeout: PROOF_MS, killSignal: 'SIGKILL' }, (error, out) =>
+      const reader = execFile('cat', [path], { timeout: limitMs, killSignal: 'SIGKILL' }, (error, out) =>
         error === null ? done(out) : fail(new Error(`${path} cannot be read: ${error.message.trim()}`)),
       );
       reader.unref();
