@@ -7,14 +7,16 @@
  * `apply` may be called any number of times in a turn of the event loop. Its effects are handed on at once (`onEffect`)
  * to whoever will answer, but answers must go out from `afterCommit` callbacks only.
  *
- * When a commit fails the core is ahead of the disk and nothing may be said any more: `onFatal`, and the broker ends.
+ * When a commit fails the core is ahead of the disk and nothing may be said any more: `onFatal`, and the broker ends. But when
+ * the disk is full nothing was written: the batch is kept and tried again, requests for locks are refused meanwhile, and sessions are
+ * renewed all the same (ws.ts), because nobody shall lose what he holds.
  */
 
 import type { Timer } from '../base/clock.ts';
 import { GateError } from '../base/errors.ts';
 import type { LockCore } from '../lock/core.ts';
 import type { AcquireRequest, Command, Effect, Target } from '../lock/types.ts';
-import type { Batch, Store } from '../store/types.ts';
+import { type Batch, NoRoom, type Store } from '../store/types.ts';
 import type { DurableCounters } from './counters.ts';
 import { type EventBody, type EventHub, eventOf } from './events.ts';
 import type { Metrics } from './metrics.ts';
@@ -47,6 +49,9 @@ export interface Gate {
   forget(session: string, requestId: string): void;
 }
 
+/** Between two tries to store what there was no room for. */
+const ROOM_LOOK_MS = 250;
+
 export class BrokerState {
   readonly parts: StateParts;
   readonly unclean: Unclean;
@@ -72,6 +77,8 @@ export class BrokerState {
   #timer: Timer | undefined;
   #timerAtMs = Number.POSITIVE_INFINITY;
   #ended = false;
+  /** The disk is full. */
+  noRoom: NoRoom | undefined;
 
   constructor(parts: StateParts, nextSeq: number) {
     this.parts = parts;
@@ -103,6 +110,7 @@ export class BrokerState {
   apply(command: Command): readonly Effect[] {
     if (this.#ended) throw new GateError('unavailable', 'The broker is stopping.');
     if (command.type === 'acquire') {
+      if (this.noRoom) throw this.noRoom;
       if (this.gate?.arrives(command.request)) return [];
     } else if (command.type === 'retarget') {
       this.gate?.retargets(command.session, command.requestId, command.targets);
@@ -239,18 +247,41 @@ export class BrokerState {
       this.turn++;
       this.#lockCount = this.parts.counters.lockCount();
       const startMs = this.parts.settings.clock.nowMs();
-      const done = batch.empty ? undefined : this.parts.store.commit(batch, { synced });
-      if (done) {
-        this.#turn = done.then(
-          () => this.#committed(startMs, events, after),
-          (error) => this.#fatal(error),
-        );
-        return;
-      }
-      this.#committed(batch.empty ? undefined : startMs, events, after);
+      this.#commit(
+        () => (batch.empty ? undefined : this.parts.store.commit(batch, { synced })),
+        () => this.#committed(batch.empty ? undefined : startMs, events, after),
+      );
     } catch (error) {
       this.#fatal(error as Error);
     }
+  }
+
+  /** Writes, again and again while the disk is full, then goes on. */
+  #commit(write: () => Promise<void> | undefined, then: () => void): void {
+    const failed = (error: unknown) => {
+      if (!(error instanceof NoRoom)) return this.#fatal(error as Error);
+      if (!this.noRoom) this.parts.settings.log.error(error.message);
+      this.noRoom = error;
+      this.#turn = new Promise((resolve) => {
+        this.parts.settings.clock.after(ROOM_LOOK_MS, () => {
+          resolve();
+          if (!this.#ended) this.#commit(write, then);
+        });
+      });
+    };
+    let done: Promise<void> | undefined;
+    try {
+      done = write();
+    } catch (error) {
+      return failed(error);
+    }
+    const written = () => {
+      if (this.noRoom) this.parts.settings.log.info('there is room on the disk again');
+      this.noRoom = undefined;
+      then();
+    };
+    if (done === undefined) return written();
+    this.#turn = done.then(written, failed);
   }
 
   #committed(startMs: number | undefined, events: GateEvent[], after: (() => void)[]): void {
@@ -260,9 +291,9 @@ export class BrokerState {
     for (const run of after) run();
     hub.publish(events);
     if (counters.low)
-      this.#turn = counters.refill().then(
+      this.#commit(
+        () => counters.refill(),
         () => this.#resume(),
-        (error) => this.#fatal(error),
       );
     else this.#resume();
   }

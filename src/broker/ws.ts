@@ -151,10 +151,14 @@ export class Connection implements Outlet {
       return;
     }
     try {
-      const ok = this.#carryOut(this.#parts.validator.message(value));
-      if (ok !== LATER) this.answer(id, ok);
+      const message = this.#parts.validator.message(value);
+      const ok = this.#carryOut(message);
+      // What changes nothing need not wait until there is room on the disk.
+      if (this.#parts.state.noRoom && message.op === 'renew' && this.#session) this.#send([{ id, ok: null }]);
+      else if (ok !== LATER) this.answer(id, ok);
     } catch (error) {
-      if (error instanceof GateError) this.fail(id, error);
+      if (error === this.#parts.state.noRoom) this.#send([{ id, error: wireError(error as GateError) }]);
+      else if (error instanceof GateError) this.fail(id, error);
       else {
         this.#parts.state.parts.settings.log.error('an operation failed', {
           error: String((error as Error).stack),

@@ -8,7 +8,18 @@
  * - A row put and deleted in the same batch is never written.
  * - Events are appended in chunks, one a batch, and the oldest are forgotten.
  */
+import { GateError } from '../base/errors.ts';
 import type { Hold, ReleaseReason, Scope, Waiter } from '../lock/types.ts';
+
+/** The disk of the store is full. */
+export class NoRoom extends GateError {
+  constructor(what: string) {
+    super(
+      'unavailable',
+      `There is no room left on the disk of ${what}. Make some: the broker goes on by itself.`,
+    );
+  }
+}
 
 export interface SessionRow {
   readonly id: string;
@@ -79,7 +90,8 @@ export interface Store {
   /**
    * Writes a batch, all or nothing. When it returns (or its promise resolves) the batch survives the death of this
    * process; with `synced`, or durability `power`, power loss too.
-   * Throws GateError `unavailable` when the head is not the one that this store last saw, `internal` when the disk refuses.
+   * Throws GateError `unavailable` when the head is not the one that this store last saw, `internal` when the disk refuses; `NoRoom` when it is
+   * full: nothing of the batch was written then, and it may be committed again.
    */
   commit(batch: Batch, options?: { readonly synced?: boolean }): Promise<void> | undefined;
   /** All rows of a table. For the start: the broker keeps them in memory from then on. */

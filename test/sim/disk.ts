@@ -6,7 +6,14 @@ import { GateError } from '../../src/base/errors.ts';
 import type { GateEvent } from '../../src/broker/wire.ts';
 import { type RowBatch, TABLE_NAMES } from '../../src/store/batch.ts';
 import { MemoryDisk, MemoryStore } from '../../src/store/memory/index.ts';
-import type { Batch, Store, StoredEvent, TableName, Tables } from '../../src/store/types.ts';
+import {
+  type Batch,
+  NoRoom,
+  type Store,
+  type StoredEvent,
+  type TableName,
+  type Tables,
+} from '../../src/store/types.ts';
 import type { Kernel } from './kernel.ts';
 
 export interface Written {
@@ -26,6 +33,8 @@ export class Disk {
   #unsynced: { head: number; before: Written[] }[] = [];
   /** Every commit is flushed (durability `power`). */
   alwaysSynced = true;
+  /** No room: nothing is written. */
+  full = false;
   slowOneIn = 0;
   failOneIn = 0;
   commits = 0;
@@ -136,6 +145,7 @@ export class SimStore implements Store {
       if (chance.oneIn(2)) write();
       return new GateError('internal', 'The disk refuses.');
     };
+    if (this.#disk.full) throw new NoRoom('the simulated disk');
     if (!slow) {
       if (fails) throw refuse();
       write();

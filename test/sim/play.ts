@@ -20,6 +20,7 @@ const FAULTS = [
   'client crash',
   'view crash',
   'wall clock',
+  'disk full',
 ] as const;
 type Fault = (typeof FAULTS)[number];
 
@@ -33,7 +34,7 @@ type Theme = (typeof THEMES)[number];
 const OF_THEME: Partial<Record<Theme, readonly Fault[]>> = {
   lonely: ['stop', 'suspend', 'partition', 'connections', 'broker crash'],
   views: ['stop', 'connections', 'view crash', 'partition'],
-  restarts: ['broker crash', 'wall clock', 'connections', 'suspend'],
+  restarts: ['broker crash', 'wall clock', 'connections', 'suspend', 'disk full'],
 };
 
 export interface Outcome {
@@ -163,6 +164,12 @@ class Play {
         kernel.after(aWhileMs, () => world.closing || this.#view());
         break;
       }
+      case 'disk full':
+        world.disk.full = true;
+        kernel.after(aWhileMs, () => {
+          world.disk.full = false;
+        });
+        break;
       case 'wall clock':
         chance.pick([...anybody, broker.process]).setWall(chance.between(-1e6, 1e6));
         break;
@@ -173,6 +180,7 @@ class Play {
   #calm(): void {
     const world = this.#world;
     world.closing = true;
+    world.disk.full = false;
     world.disk.slowOneIn = 0;
     world.disk.failOneIn = 0;
     world.network.heal();

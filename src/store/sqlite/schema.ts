@@ -2,6 +2,7 @@
 import { closeSync, existsSync, openSync, statSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
 import { GateError } from '../../base/errors.ts';
+import { NoRoom } from '../types.ts';
 
 /** `GATE`, in the header of the file (`PRAGMA application_id`). */
 const APPLICATION_ID = 0x47415445;
@@ -13,6 +14,7 @@ const CHECKED_BYTES = 64 * 1024 * 1024;
 /** https://www.sqlite.org/rescode.html */
 const SQLITE_BUSY = 5;
 const SQLITE_CORRUPT = 11;
+const SQLITE_FULL = 13;
 const SQLITE_NOTADB = 26;
 
 // Bodies are JSON. Keys of locks grow, so new rows go to the end of the tree.
@@ -47,6 +49,7 @@ export function storeError(path: string, error: unknown): GateError {
   const code = ((error as { errcode?: number }).errcode ?? 0) & 0xff;
   const why = (error as Error).message;
   if (code === SQLITE_CORRUPT || code === SQLITE_NOTADB) return corrupt(path, why);
+  if (code === SQLITE_FULL) return new NoRoom(path);
   if (code === SQLITE_BUSY)
     return new GateError('unavailable', `The database ${path} is in use by another process.`);
   return new GateError('internal', `The database ${path} cannot be used: ${why}.`);
