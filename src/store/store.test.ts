@@ -1,5 +1,6 @@
 /** One table of checks that every store passes, and what only SQLite can do. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +9,7 @@ import { describe, test } from 'node:test';
 import { GateError } from '../base/errors.ts';
 import type { Hold } from '../lock/types.ts';
 import { MemoryDisk, MemoryStore, SqliteStore, type Store } from './index.ts';
+import { NoRoom } from './types.ts';
 
 const HISTORY = 3000;
 const byKey = (a: Hold, b: Hold) => (a.lockId < b.lockId ? -1 : 1);
@@ -265,3 +267,34 @@ describe('store sqlite', () => {
     }),
   );
 });
+
+test('a full disk: nothing of the batch is written, and it can be committed again', (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'gate-room-'));
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'gate-room', dir]).status === 0;
+  let store: SqliteStore | undefined;
+  t.after(() => {
+    store?.close();
+    if (mounted) spawnSync('umount', ['-l', dir]);
+    rmSync(dir, { recursive: true, force: true });
+  });
+  if (!mounted) return t.skip('it takes root to mount a small disk');
+  fillsUp(dir, (store = new SqliteStore({ path: join(dir, 'broker.db') })));
+});
+
+function fillsUp(dir: string, store: SqliteStore): void {
+  const rows = (count: number) => {
+    const batch = store.batch();
+    for (let i = 0; i < count; i++) batch.put('meta', `row ${store.head} ${i} ${'x'.repeat(200)}`, i);
+    return batch;
+  };
+  store.commit(rows(10));
+  writeFileSync(join(dir, 'filler'), Buffer.alloc(600_000));
+  const { head } = store;
+  const large = rows(2000);
+  assert.throws(() => store.commit(large), NoRoom);
+  assert.equal(store.head, head);
+  assert.equal([...store.rows('meta')].length, 10);
+  rmSync(join(dir, 'filler'));
+  store.commit(rows(100));
+  assert.equal([...store.rows('meta')].length, 110);
+}
