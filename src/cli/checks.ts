@@ -6,9 +6,11 @@ import { isAlive } from '../base/process.ts';
 import { canWrite, type StateFiles } from '../base/state.ts';
 import { bypassers } from './bypass.ts';
 import type { Context } from './context.ts';
+import { keptIn } from './lost.ts';
 import { mountAt, mountedViews, VIEW_TYPE } from './mounts.ts';
+import { bytes } from './output.ts';
 import { readBroker } from './supervisor/supervisor.ts';
-import { readViews } from './views.ts';
+import { isInPlace, readViews } from './views.ts';
 
 export interface World {
   readonly context: Context;
@@ -178,6 +180,22 @@ export const CHECKS: readonly Check[] = [
         .map((entry) => entry.mountPoint)
         .filter((mount) => !served.has(mount) && isStale(mount));
       return stale.length === 0 ? good('none') : bad(`nobody serves ${stale.join(', ')}`);
+    },
+  },
+  {
+    name: 'kept-files',
+    fatal: false,
+    hint: "'gate conflicts' lists, compares, restores and prunes them.",
+    test: ({ files }) => {
+      // Beneath a view in place they are seen by `gate status` and `gate conflicts` only.
+      const kept = readViews(files)
+        .filter((view) => !isInPlace(view))
+        .flatMap(({ root, mount }) => keptIn({ root, mount, base: root }));
+      if (kept.length === 0) return undefined;
+      const size = kept.reduce((sum, { diskBytes }) => sum + diskBytes, 0);
+      const conflicts = kept.filter(({ record }) => record.state === 'conflict').length;
+      const says = `${kept.length} kept of what would have been lost (${bytes(size)}), ${conflicts} of them conflict copies`;
+      return conflicts === 0 ? good(says) : bad(says);
     },
   },
   {

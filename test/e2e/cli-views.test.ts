@@ -298,3 +298,16 @@ test('the smoke test passes on a view', async () => {
   assert.equal(smoke.status, 0, smoke.stdout + smoke.stderr);
   assert.deepEqual(readdirSync(up.mount), ['a.txt']);
 });
+
+test('doctor tells of what is kept', async () => {
+  const up = await rig.up();
+  const write = (actor: string) =>
+    rig.start('sh', ['-c', `echo ${actor} > '${up.mount}/a.txt'`], { env: { GATE_ACTOR: actor } }).outcome;
+  assert.equal((await write('one')).status, 0);
+  assert.equal((await write('two')).status, 0);
+  await eventually('it is kept', async () =>
+    /kept-files: 1 kept of what would have been lost \(.*\), 0 of them conflict copies/.test(
+      (await rig.gate('doctor')).stdout,
+    ),
+  );
+});

@@ -34,6 +34,8 @@ export interface GateOptions {
   readonly serve?: { readonly ttlMs: number };
   /** The root is an ext4 of its own, of so many MiB. */
   readonly disk?: number;
+  /** Where the state directory is made. */
+  readonly stateDir?: string;
   readonly mountFlags?: readonly string[];
   readonly brokerFlags?: readonly string[];
 }
@@ -65,7 +67,7 @@ export class Gate {
     this.root = join(this.dir, 'root');
     this.#inPlace = options.inPlace ?? process.env.GATE_TEST_IN_PLACE === '1';
     this.mount = this.#inPlace ? this.root : join(this.dir, 'mnt');
-    this.state = join(this.dir, 'state');
+    this.state = options.stateDir ?? join(this.dir, 'state');
     this.socket = join(this.state, 'broker.sock');
     for (const path of new Set([this.root, this.mount, this.state])) mkdirSync(path);
     if (options.disk !== undefined) mountDisk(join(this.dir, 'disk'), this.root, options.disk);
