@@ -33,6 +33,7 @@ const INTERRUPT_LOOK_MS = 100;
 const ACTOR_NUMBERS = 2048;
 /** Writes are answered at once while no more than this is on its way. */
 const BEHIND_BYTES = 4 * 1024 * 1024;
+const FAR_BYTES = 2 ** 40;
 /** Who opened a file with these wants to know that it is written, or where. */
 const NOT_BEHIND = sys.O_SYNC | sys.O_DSYNC | sys.O_DIRECT;
 const CAPABILITY = Buffer.from('security.capability\0');
@@ -76,6 +77,8 @@ interface Pending {
   readonly tid: number;
   /** Of LOOKUP and the like, in the root. */
   readonly rootName: string | null;
+  /** Bytes of a WRITE. */
+  readonly size: number;
   /** Of FSYNC: what its file has on the way. */
   readonly fsync: WriteBehind | undefined;
   readonly asksCapability: boolean;
@@ -227,6 +230,7 @@ export class RemoteKernel {
       nodeid,
       tid,
       rootName: this.#rootName(bytes, opcode, nodeid),
+      size: opcode === OP.WRITE ? bytes.readUInt32LE(IN_HEADER_BYTES + 16) : 0,
       fsync: opcode === OP.FSYNC ? this.#behind.get(read64(bytes, IN_HEADER_BYTES)) : undefined,
       asksCapability: opcode === OP.GETXATTR && isCapability(bytes),
       reads: opcode === OP.OPEN && (bytes.readUInt32LE(IN_HEADER_BYTES) & sys.O_ACCMODE) === sys.O_RDONLY,
@@ -256,7 +260,9 @@ export class RemoteKernel {
   #writeBehind(bytes: Buffer): WriteBehind | null {
     const cached = (bytes.readUInt32LE(IN_HEADER_BYTES + 20) & FUSE_WRITE_CACHE) !== 0;
     const waits = (bytes.readUInt32LE(IN_HEADER_BYTES + 32) & NOT_BEHIND) !== 0;
-    if (cached || waits || this.state !== 'live') return null;
+    // Where the limits of files may lie the server is asked first.
+    const far = read64(bytes, IN_HEADER_BYTES + 8) > FAR_BYTES;
+    if (cached || waits || far || this.state !== 'live') return null;
     const fh = read64(bytes, IN_HEADER_BYTES);
     const known = this.#behind.get(fh);
     if (known?.errno) return known;
@@ -431,7 +437,12 @@ export class RemoteKernel {
     const { opcode, nodeid } = request;
     const errno = -bytes.readInt32LE(4);
     const ok = errno === 0;
-    if (request.behind !== null) return this.#written(request.behind, errno);
+    if (request.behind !== null) {
+      // Less than was asked for: there is no room for the rest.
+      const short =
+        ok && length >= OUT_HEADER_BYTES + 4 && bytes.readUInt32LE(OUT_HEADER_BYTES) < request.size;
+      return this.#written(request.behind, short ? sys.ENOSPC : errno);
+    }
     if (opcode === OP.FSYNC && ok && request.fsync?.errno) {
       bytes.writeInt32LE(-request.fsync.errno, 4);
       request.fsync.errno = 0;

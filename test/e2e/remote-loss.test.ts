@@ -131,6 +131,25 @@ test('the view is killed and started anew: the client goes on with a new session
   assert.equal(await far.do('readFile', 'dir/f'), 'one');
 });
 
+test('a full disk over there: who writes is told, at the latest when it closes', async (t) => {
+  const gate = await startGate(t, { serve: { ttlMs: 3000 }, disk: 16 });
+  const there = await gate.remoteMount();
+  const copied = await gate.sh('head -c 30000000 /dev/zero > big', { cwd: there }).done;
+  assert.match(copied.err, /No space left on device/);
+  assert.notEqual(copied.status, 0);
+  fs.rmSync(`${there}/big`);
+  const script = `
+import os
+f = os.open('f', os.O_WRONLY | os.O_CREAT)
+told = []
+for call in [lambda: os.write(f, b'x' * 1000000)] * 40 + [lambda: os.fsync(f), lambda: os.close(f)]:
+    try: call()
+    except OSError as error: told.append(error.errno)
+print(28 in told)`;
+  const done = await gate.run('python3', ['-c', script], { cwd: there }).done;
+  assert.equal(done.out, 'True\n', done.err);
+});
+
 test('through ssh: sshd dies and comes back, and a wrong address is an error', async (t) => {
   const sshd = await startSshd(t);
   const gate = await startGate(t, { serve: { ttlMs: 30_000 } });
