@@ -110,7 +110,9 @@ export class BrokerState {
   apply(command: Command): readonly Effect[] {
     if (this.#ended) throw new GateError('unavailable', 'The broker is stopping.');
     if (command.type === 'acquire') {
-      if (this.noRoom) throw this.noRoom;
+      const { requestId, session } = command.request;
+      // One that is asked for again waits or holds already: who is told of a refusal would never give it back.
+      if (this.noRoom && this.parts.core.request(requestId, session) === null) throw this.noRoom;
       if (this.gate?.arrives(command.request)) return [];
     } else if (command.type === 'retarget') {
       this.gate?.retargets(command.session, command.requestId, command.targets);
