@@ -48,7 +48,7 @@ const REFUSALS: readonly { args: (rig: Rig) => string[]; status: number; says: R
   { args: () => ['unmount', '/tmp'], status: 1, says: /no view is mounted on/ },
   { args: () => ['who', 'x'], status: 1, says: /no broker is running/ },
   { args: () => ['mount', '--root', '/nowhere'], status: 1, says: /does not exist/ },
-  { args: () => ['mount'], status: 2, says: /required option '--root/ },
+  { args: () => ['mount'], status: 2, says: /--root DIR.*--remote ADDRESS/ },
   { args: () => ['run'], status: 2, says: /missing required argument/ },
   { args: () => ['run', '--as', 'a b', '--', 'true'], status: 2, says: /no name for an actor/ },
   {
