@@ -134,39 +134,6 @@ describe('an owner does not wait for itself', () => {
 });
 
 describe('deadlock', () => {
-  test('what a session has that is away closes no circle until it is back', () => {
-    const b = new Bench();
-    b.ask('ann', on('f'), { session: 'dead' });
-    b.ask('bob', on('g'), { session: 'dead' });
-    b.do({ type: 'away', sessions: ['dead', 'nobody'], away: true });
-    assert.deepEqual(b.ask('ann', on('g')), ['ann waits']);
-    assert.deepEqual(b.ask('bob', on('f')), ['bob waits']);
-    assert.deepEqual(b.do({ type: 'away', sessions: ['dead'], away: false }), ['bob deadlock']);
-
-    b.do({ type: 'away', sessions: ['dead'], away: true });
-    assert.deepEqual(b.ask('bob', on('f')), ['bob waits']);
-    const ended = b.do({ type: 'end_session', session: 'dead', reason: 'session_lost' });
-    assert.deepEqual(ended.slice(0, 2), ['ann session_lost', 'bob session_lost']);
-    assert.deepEqual(
-      ended
-        .slice(2)
-        .map((one) => one.split(' has ')[0])
-        .sort(),
-      ['ann', 'bob'],
-    );
-  });
-
-  test('a circle of those who are there is found beside one who is away', () => {
-    const b = new Bench();
-    b.ask('ann', on('f'));
-    b.ask('bob', on('g'));
-    // Dead waits of the same owners, ahead of the living ones.
-    b.ask('ann', on('g'), { session: 'dead' });
-    b.do({ type: 'away', sessions: ['dead'], away: true });
-    assert.deepEqual(b.ask('ann', on('g')), ['ann waits']);
-    assert.deepEqual(b.ask('bob', on('f')), ['bob deadlock']);
-  });
-
   test('of two readers that both ask to write the second is refused', () => {
     const b = new Bench();
     b.ask('ann', on('f', 'read'));

@@ -313,11 +313,7 @@ export class LockCore extends Queries {
   #away({ sessions, away }: CommandOf<'away'>): void {
     for (const name of sessions) {
       const session = this.tables.findSession(name);
-      if (session === undefined || session.away === away) continue;
-      session.away = away;
-      if (away) continue;
-      for (const { owner } of session.requests.values())
-        if (owner.waiting.size > 0) this.#engine.suspect(owner);
+      if (session !== undefined) session.away = away;
     }
   }
 

@@ -9,8 +9,6 @@ import type { Entry, Lock, Owner } from './state.ts';
  * Only edges that add something are followed. When P stands in a waiter's way, covers its whole region and
  * conflicts with all that the waiter conflicts with, then whoever stands before P is in P's way too (or is P's
  * owner): who waits in a queue of 10,000 leads to its neighbour, not to all before it.
- *
- * What belongs to a session that is away leads nowhere: it goes on, or it ends by itself. When it is back it is looked at again.
  */
 function* blockersOfEntry(asked: Entry): Generator<Entry, void, void> {
   const mask = CONFLICTS[asked.class]!;
@@ -34,8 +32,7 @@ function nearestWall(asked: Entry, mask: number): Entry | undefined {
     for (const queue of around)
       for (const entry of queue) {
         if (wall !== undefined && entry.effectiveTicket <= wall.effectiveTicket) break;
-        if (entry.lock.owner === asked.lock.owner || entry.lock.session.away || hasForerunner(entry.lock))
-          continue;
+        if (entry.lock.owner === asked.lock.owner || hasForerunner(entry.lock)) continue;
         wall = entry;
         break;
       }
@@ -50,10 +47,10 @@ interface Edge {
 
 function* edgesFrom(owner: Owner): Generator<Edge | null, void, void> {
   for (const waiter of owner.waiting) {
-    if (waiter.session.away || hasForerunner(waiter)) continue;
+    if (hasForerunner(waiter)) continue;
     for (const asked of waiter.entries)
       for (const entry of blockersOfEntry(asked))
-        yield entry.lock.owner === owner || entry.lock.session.away ? null : { waiter, to: entry.lock.owner };
+        yield entry.lock.owner === owner ? null : { waiter, to: entry.lock.owner };
   }
 }
 

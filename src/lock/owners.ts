@@ -106,9 +106,9 @@ export function coveredSince(request: Lock, nowMs: number): number {
   return since;
 }
 
-/** True when an earlier waiter of the same owner covers this one: its grant will be this one's grant too, unless its session ends first. */
+/** True when an earlier waiter of the same owner covers this one: its grant will be this one's grant too. */
 export function hasForerunner(waiter: Lock): boolean {
   for (const other of waiter.owner.waiting)
-    if (!other.session.away && other.ticket < waiter.ticket && lockCovers(other, waiter.entries)) return true;
+    if (other.ticket < waiter.ticket && lockCovers(other, waiter.entries)) return true;
   return false;
 }

@@ -160,8 +160,8 @@ export type Command =
   /** Ends every hold and every waiter of a session. */
   | { readonly type: 'end_session'; readonly session: string; readonly reason: 'released' | 'session_lost' }
   /**
-   * The clients of these sessions cannot be reached, or can be again. What they have stands, but who waits for it does not wait for ever:
-   * it closes no circle until they are back.
+   * The clients of these sessions cannot be reached, or can be again. What they have stands; it is
+   * only told of (`isAway`).
    */
   | { readonly type: 'away'; readonly sessions: readonly string[]; readonly away: boolean }
   /** Ends a hold by force, whatever its count. */

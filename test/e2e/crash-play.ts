@@ -64,6 +64,8 @@ const WEIGHTS: Record<Kind, number> = {
 };
 
 /** What a program may see from the death of its mount until the next one stands there. */
+/** Until a dead view's session is over its locks belong to the programs that had them: two of them may close a circle. */
+const OF_DEAD_LOCKS = new Set(['EDEADLOCK']);
 const OF_DEAD_MOUNT = new Set([
   'ENOTCONN',
   'ECONNABORTED',
@@ -464,6 +466,8 @@ class CrashPlay {
     if (!mount) throw new Error(`the view did not come back after the death of ${kind}`);
     // What was open in the dead view ends a little later.
     window.untilMs = Date.now() + (hitsMount ? 2000 : 0);
+    if (hitsMount)
+      this.#windows.push({ ...window, untilMs: Number.POSITIVE_INFINITY, errors: OF_DEAD_LOCKS });
     if (kind === 'hold') window.untilMs = Date.now() + 1000;
   }
 
