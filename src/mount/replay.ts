@@ -83,6 +83,14 @@ export class Replays {
     if (again && covers(before.reservation.plan.targets, plan.targets)) return this.#again(req, before, run);
     if (before !== undefined) this.#drop(before);
     if (plan.targets.length === 0) return run(null, plan, false);
+    // An open by this thread found its file gone, and comes back to make it anew: the kernel has tried twice now.
+    const kept =
+      op.op === 'create' && req.pid !== 0 ? this.#view.kept.take(req.pid, plan.targets[0]!.path) : null;
+    if (kept !== null && covers(kept.targets, plan.targets)) return run(kept, plan, true);
+    if (kept !== null) {
+      kept.release();
+      return this.#again(req, this.#reserve(req, caller, op, plan), run);
+    }
     const grant = this.#view.tryNow(caller, kindOf(op, plan), plan.targets);
     if (grant !== null) run(grant, plan, false);
     else if (again) this.#api.replyError(req, E.EBUSY);
@@ -139,6 +147,12 @@ export class Replays {
   }
 
   #begin(req: Request, caller: Caller, op: PathOp, plan: Plan): void {
+    this.#reserve(req, caller, op, plan);
+    for (const parent of plan.parents) this.#api.notifyInvalInode(parent.id, -1, 0);
+    this.#api.replyError(req, E.ESTALE);
+  }
+
+  #reserve(req: Request, caller: Caller, op: PathOp, plan: Plan): Replay {
     const replay = new Replay(op, caller);
     this.#byThread.set(req.pid, replay);
     for (const parent of plan.parents) parent.replays++;
@@ -150,8 +164,7 @@ export class Replays {
         replay.onAnswer?.();
       },
     });
-    for (const parent of plan.parents) this.#api.notifyInvalInode(parent.id, -1, 0);
-    this.#api.replyError(req, E.ESTALE);
+    return replay;
   }
 
   /** For the park, and after the grant for the operation itself. */

@@ -157,8 +157,9 @@ export class Opening {
       });
       this.#kept = grant;
     } else {
-      grant.release();
-      this.#finish(-sys.ENOENT, null);
+      // Whoever may make the file (O_CREAT, of which an open does not tell) comes back to do so; others find that it is gone.
+      this.#view.kept.keep(this.caller.tid, this.#path!, grant);
+      this.#finish(-sys.ESTALE, null);
     }
   }
 
