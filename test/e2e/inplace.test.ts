@@ -299,7 +299,8 @@ test('everything killed: nobody gets in or past it; up, doctor and down each men
 
   await kill(...all(again));
   const looked = await rig.gate('doctor', '--no-repair');
-  assert.match(looked.stdout, new RegExp(`nobody serves ${rig.repo}`));
+  // Tests beside this one may have dead views, too.
+  assert.match(looked.stdout, new RegExp(`nobody serves .*${rig.repo}`));
   const doctor = await rig.gate('doctor');
   assert.match(doctor.stdout, /repaired the view repo/);
   assert.ok(readable());
