@@ -1,6 +1,9 @@
 import { close } from '../sys/index.ts';
 import type { Node } from './node.ts';
 
+/** So many at a time, however many must stay: what is over is caught up with by later calls. */
+const LOOKS = 64;
+
 /**
  * The O_PATH descriptors of nodes: a bounded cache with a second chance for what was used lately. A node whose
  * descriptor was taken gets a new one by its name, with an identity check (`Tree.fd`). Pinned ones stay.
@@ -39,14 +42,14 @@ export class DescriptorCache {
     for (const node of [...this.#nodes]) this.drop(node);
   }
 
-  /** Walks the ring from the oldest: who was used since moves to the end, the first other one goes. */
+  /** Walks the ring from the oldest: who was used since, or must stay, moves to the end; the others go until there is room. */
   #evict(): void {
-    let chances = this.#nodes.size;
+    let looks = LOOKS;
     for (const node of this.#nodes) {
-      if (chances-- === 0) return;
+      if (this.#nodes.size <= this.#max || looks-- === 0) return;
       if (!node.pinned && !node.recent && node.backingUsers === 0) {
         this.drop(node);
-        return;
+        continue;
       }
       node.recent = false;
       this.#nodes.delete(node);

@@ -188,7 +188,10 @@ function remove(view: View, parent: Node, name: PathString, flags: number): numb
   if (victim !== undefined) view.tree.pin(victim);
   const path = view.pathIn(parent, name);
   const error = sys.unlinkat(parentFd, name, flags);
-  if (error < 0) return error;
+  if (error < 0) {
+    if (victim !== undefined) view.tree.unpin(victim);
+    return error;
+  }
   lostName(view, victim, path);
   view.tree.removed(parent, name);
   if (view.exclusions.isRuleFile(parent, name)) view.exclusions.changed();
@@ -247,6 +250,7 @@ function renameBelow(
   const exchange = (flags & sys.RENAME_EXCHANGE) !== 0;
   if (victim !== undefined && !exchange) view.tree.pin(victim);
   const error = sys.renameat2(fd, name, newFd, newName, flags);
+  if (victim !== undefined && (error < 0 || node === victim)) view.tree.unpin(victim);
   if (error < 0) return error;
   if (from === null || to === null) return 0;
   const tree = (node?.isDirectory ?? false) || (victim?.isDirectory ?? false);

@@ -177,6 +177,11 @@ export class Tree {
     if (this.fd(node) >= 0 && node.fd >= 0) node.pinned = true;
   }
 
+  /** It kept a name: the descriptor cache may have its descriptor back. */
+  unpin(node: Node): void {
+    if (node.names.length > 0) node.pinned = false;
+  }
+
   #openNamed(node: Node, dentry: Dentry): number {
     const parentFd = this.fd(dentry.parent);
     if (parentFd < 0) return parentFd;
@@ -213,6 +218,7 @@ export class Tree {
     if (node.isDirectory) for (const old of [...node.names]) this.#unname(old.parent, old.name);
     parent.children!.set(name, node);
     node.names.push(new Dentry(parent, name));
+    node.pinned = false;
   }
 
   #promote(node: Node, parent: Node, name: PathString): void {
@@ -226,6 +232,7 @@ export class Tree {
     if (node.isDirectory) this.moves++;
     parent.children!.delete(name);
     node.names = node.names.filter((d) => d.parent !== parent || d.name !== name);
+    this.unpin(node);
     this.release(node);
     this.release(parent);
   }
